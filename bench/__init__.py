@@ -1,0 +1,1 @@
+"""The load-test harness: numbers with a stated target and a baseline."""

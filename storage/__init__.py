@@ -1,0 +1,1 @@
+"""Bytes, files and SQL: the commit log and the archive. Knows nothing of sockets."""
