@@ -1,0 +1,173 @@
+"""What can go wrong in storage, by what the catcher can do about it.
+
+::
+
+    StorageError
+    ├── CorruptLogError          damage on disk: refuse to start, run `ringlog log verify`
+    ├── LogBehindCursorError     the log ends below what the archive says it flushed
+    ├── ArchiveBehindLogError    the archive is older than the oldest retained record
+    ├── LogPoisonedError         a write or fsync failed: the process must end
+    ├── StorageFullError         no room for an append now; resumes by itself
+    ├── LogQueueFullError        too much waits for the disk; retry later
+    ├── DirectoryLockedError     another process holds the data directory
+    ├── ArchiveUnavailableError  no answer from the database; retry
+    ├── ArchiveTooNewError       migrated by a later version
+    ├── ArchiveConflictError     another row under the same key: stop and look
+    ├── ArchiveSettingsError     a setting that durability rests on is off
+    ├── CursorMismatchError      the flush cursor is not where it was left
+    └── FencedError              a later epoch owns this log
+"""
+
+
+class StorageError(Exception):
+    """Root of this package's errors: a stable `code`, and a `hint` that says what to do next."""
+
+    code = "storage_error"
+    hint = ""
+
+
+class CorruptLogError(StorageError):
+    """The log holds damage that cannot be a torn tail; nothing was changed."""
+
+    code = "corrupt_log"
+    hint = "stop, keep a copy of the directory, and run: ringlog log verify --data DIR"
+
+    def __init__(self, path: str, position: int, reason: str) -> None:
+        super().__init__(f"{path} at byte {position}: {reason}")
+        self.path = path
+        self.position = position
+        self.reason = reason
+
+
+class LogBehindCursorError(StorageError):
+    """The log ends below the flushed cursor: records that were archived are missing from it."""
+
+    code = "log_behind_cursor"
+    hint = "the log directory is not the one this archive knows; restore it, or start with a new data directory"
+
+    def __init__(self, log_end: int, cursor: int) -> None:
+        super().__init__(
+            f"the log ends at LSN {log_end}, but the archive was flushed up to {cursor}"
+        )
+        self.log_end = log_end
+        self.cursor = cursor
+
+
+class ArchiveBehindLogError(StorageError):
+    """The archive's cursor is below the oldest retained record: what lies between is gone."""
+
+    code = "archive_behind_log"
+    hint = (
+        "the archive was restored to a state older than the log's retention; restore a newer copy"
+    )
+
+    def __init__(self, cursor: int, oldest_lsn: int) -> None:
+        super().__init__(f"the archive ends at LSN {cursor}, but the log begins at {oldest_lsn}")
+        self.cursor = cursor
+        self.oldest_lsn = oldest_lsn
+
+
+class LogPoisonedError(StorageError):
+    """A write or fsync failed; what is on disk is unknown until recovery reads it. Never retried."""
+
+    code = "log_poisoned"
+    hint = "look at the disk, then start again: recovery finds what was acknowledged"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the commit log failed: {reason}")
+        self.reason = reason
+
+
+class StorageFullError(StorageError):
+    """There is no preallocated room for this append; appends resume by themselves when there is."""
+
+    code = "storage_full"
+    hint = "free space on the data directory's disk; appends resume by themselves"
+
+
+class LogQueueFullError(StorageError):
+    """More bytes wait for the disk than `queue_bytes_max` allows."""
+
+    code = "backpressure"
+    hint = "the disk is slower than the senders; retry after the given time"
+
+
+class DirectoryLockedError(StorageError):
+    """Another process holds the data directory."""
+
+    code = "directory_locked"
+    hint = "stop that process, or give this one another directory with --data"
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(f"{path} is in use by {holder}")
+        self.path = path
+        self.holder = holder
+
+
+class ArchiveUnavailableError(StorageError):
+    """The database did not answer. The call may be retried; a COMMIT's outcome is unknown."""
+
+    code = "archive_unavailable"
+    hint = "check that the database runs and that --archive names it; retry"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the archive is not available: {reason}")
+        self.reason = reason
+
+
+class ArchiveTooNewError(StorageError):
+    """The archive was migrated by a later version than this one."""
+
+    code = "archive_too_new"
+    hint = "install the version that migrated it, or a later one"
+
+    def __init__(self, found: str, known: str) -> None:
+        super().__init__(f"the archive is at revision {found}; this version knows up to {known}")
+        self.found = found
+        self.known = known
+
+
+class ArchiveSettingsError(StorageError):
+    """The database refuses a setting that durability rests on."""
+
+    code = "archive_settings"
+
+    def __init__(self, setting: str, found: str, wanted: str) -> None:
+        super().__init__(f"the archive runs with {setting}={found}, but {wanted} is needed")
+        self.hint = f"set {setting}={wanted} on the database"
+
+
+class ArchiveConflictError(StorageError):
+    """A different row stands under the same key: two histories claim one place."""
+
+    code = "archive_conflict"
+    hint = "two logs were flushed into one archive; stop, and compare them with: ringlog log dump"
+
+    def __init__(self, table: str, key: str) -> None:
+        super().__init__(f"table {table} holds another row under {key}")
+        self.table = table
+        self.key = key
+
+
+class CursorMismatchError(StorageError):
+    """The flush cursor in the archive is not the one that the flusher left."""
+
+    code = "cursor_mismatch"
+    hint = "the archive was restored or written by another process"
+
+    def __init__(self, expected: int, found: int) -> None:
+        super().__init__(f"the flush cursor is {found}, expected {expected}")
+        self.expected = expected
+        self.found = found
+
+
+class FencedError(StorageError):
+    """A later epoch owns this log: this process must stop."""
+
+    code = "fenced"
+    hint = "another process took over this node; this one must stop"
+
+    def __init__(self, node_id: str, epoch: int) -> None:
+        super().__init__(f"epoch {epoch} of node {node_id} is over")
+        self.node_id = node_id
+        self.epoch = epoch
