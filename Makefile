@@ -1,0 +1,73 @@
+# One command for each need. `make` alone lists them; ARGS="…" is passed on.
+# Every target sets up what it needs; the bootstrap does nothing when the lock files are unchanged.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-slow check bench demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
+
+# Two workers fill two cores; each starts its own private PostgreSQL, so more cost more than they win.
+JOBS ?= 2
+PY := .venv/bin/python
+SOURCES := storage runtime agents edge bench tests
+LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command "make lock" --quiet
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: setup  ## start a server on 127.0.0.1:4000 with its data in .ringlog
+	@exec .venv/bin/ringlog serve $(ARGS)
+
+test: setup-dev  ## the tests, on a private PostgreSQL and on SQLite
+	@$(PY) -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+
+test-slow: setup-dev  ## the tests that take more than a few seconds each
+	@$(PY) -m pytest -n $(JOBS) -m slow $(ARGS)
+
+check: fmt-check lint types arch test  ## everything that must pass before a change lands
+
+bench: setup-dev  ## durable appends a second; ARGS="--connections 50 --in-flight 16 --seconds 10"
+	@$(PY) -m bench append $(ARGS)
+
+demo: setup-dev  ## real conversations through a server that is killed twice
+	@$(PY) -m bench demo $(ARGS)
+
+crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
+	@$(PY) -m bench crash $(ARGS)
+
+soak: setup-dev  ## a long run under load and faults
+	@$(PY) -m bench soak $(ARGS)
+
+mutants: setup-dev  ## break each guarantee on purpose and show the test that notices
+	@$(PY) -m tests.mutants $(ARGS)
+
+fmt: setup-dev  ## format the sources
+	@$(PY) -m ruff format $(SOURCES) && $(PY) -m ruff check --fix --quiet $(SOURCES)
+
+fmt-check: setup-dev
+	@$(PY) -m ruff format --check $(SOURCES)
+
+lint: setup-dev  ## ruff and flake8-async
+	@$(PY) -m ruff check $(SOURCES)
+	@$(PY) -m flake8_async --enable=ASYNC1,ASYNC2 --disable=ASYNC124 \
+		--async200-blocking-calls "*.fsync->run_sync, *.fdatasync->run_sync" $$(git ls-files '*.py')
+
+types: setup-dev  ## mypy, strict
+	@$(PY) -m mypy
+
+arch: setup-dev  ## the import contracts
+	@.venv/bin/lint-imports
+
+lock:  ## write the lock files anew from pyproject.toml (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv:  pip install uv" >&2; exit 1; }
+	@$(LOCK) --output-file requirements.lock
+	@$(LOCK) --group dev --constraint requirements.lock --output-file requirements-dev.lock
+
+clean:  ## remove .venv and the tools' caches; the data in .ringlog stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@./bootstrap.sh run
+
+setup-dev:
+	@./bootstrap.sh dev
