@@ -1,0 +1,240 @@
+"""The catalog: creating, changing, erasing and listing sessions.
+
+A change is a record in the log like a message is: it is answered once it is durable, and it reaches the
+archive with the flush. A listing waits for the flusher, so it holds everything that was answered before.
+"""
+
+import base64
+import binascii
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.codec import SessionInfo, decode_session, make_session
+from runtime.errors import (
+    ConflictError,
+    InvalidFieldError,
+    SessionDeletedError,
+    SessionExistsError,
+    SessionNotFoundError,
+)
+from runtime.identifiers import IDENTIFIER_RULE, is_identifier
+from runtime.session import Session
+
+if TYPE_CHECKING:
+    from runtime.node import Node
+    from runtime.server import SessionServer
+
+MEMBERS_MAX = 1_000
+"""Members are part of every session record; a larger audience reads through a backend's key."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """One page of a listing; `next_cursor` is None on the last."""
+
+    sessions: list[SessionInfo]
+    next_cursor: str | None
+
+
+class Catalog:
+    """The sessions that exist, active or not."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+
+    async def create(
+        self,
+        workspace: str,
+        session_id: str | None,
+        *,
+        user_id: str,
+        members: tuple[str, ...] = (),
+        agent_id: str | None = None,
+        metadata: bytes = b"{}",
+    ) -> tuple[SessionInfo, bool]:
+        """Create a session and return its state, and whether it is new; same id and body: as it is.
+
+        Raises:
+            SessionExistsError: created before with another body.
+            SessionDeletedError: the id belonged to an erased session.
+            InvalidFieldError, BackpressureError, StorageError.
+        """
+        node = self._node
+        node.tick()
+        session_id = node.stamper.next_id() if session_id is None else session_id
+        _check_names(session_id=session_id, user_id=user_id, agent_id=agent_id, members=members)
+        info = make_session(
+            session_id,
+            user_id=user_id,
+            members=members,
+            agent_id=agent_id,
+            metadata=metadata,
+            state="active",
+            created_at_ms=node.stamper.at_ms,
+            updated_at_ms=node.stamper.at_ms,
+            version=1,
+        )
+        created = False
+        try:
+            server = await node.open(workspace, session_id)
+        except SessionNotFoundError:
+            # No checkpoint since the activation looked: nobody else can have created it.
+            server = node.adopt(Session(workspace, info))
+            try:
+                self._log_change(server, info)
+            except BaseException:
+                node.discard(server)
+                raise
+            created = True
+        await node.log.wait_durable(server.info_lsn_end)
+        if not created and not _same_creation(server.info, info):
+            raise SessionExistsError(
+                f"session {session_id} exists with another body", session=session_id
+            )
+        return server.info, created
+
+    async def change(
+        self,
+        workspace: str,
+        session_id: str,
+        *,
+        state: str | None = None,
+        members: tuple[str, ...] | None = None,
+        metadata: bytes | None = None,
+        agent_id: str | None = None,
+        clear_agent: bool = False,
+        expected_version: int | None = None,
+    ) -> SessionInfo:
+        """Change what is given and return the new state once it is durable; no change, no record.
+
+        Raises:
+            ConflictError: `expected_version` is not the present one.
+            SessionNotFoundError, SessionDeletedError, InvalidFieldError, StorageError.
+        """
+        server = await self._node.open(workspace, session_id)
+        old = server.info
+        if expected_version is not None and expected_version != old.version:
+            await self._node.log.wait_durable(server.info_lsn_end)
+            raise ConflictError(
+                f"expected_version is {expected_version}, but the version is {old.version}",
+                expected_version=expected_version,
+                version=old.version,
+            )
+        _check_names(agent_id=agent_id, members=members or ())
+        self._node.tick()
+        new = make_session(
+            old.session,
+            user_id=old.user_id,
+            members=old.members if members is None else members,
+            agent_id=None if clear_agent else agent_id or old.agent_id,
+            metadata=old.metadata if metadata is None else metadata,
+            state=old.state if state is None else state,
+            created_at_ms=old.created_at_ms,
+            updated_at_ms=max(old.updated_at_ms, self._node.stamper.at_ms),
+            version=old.version + 1,
+        )
+        if not _same_content(old, new):
+            self._log_change(server, new)
+        await self._node.log.wait_durable(server.info_lsn_end)
+        return server.info
+
+    async def delete(self, workspace: str, session_id: str) -> None:
+        """Erase a session's messages and members; a tombstone keeps the id from being used again."""
+        server = await self._node.open(workspace, session_id)
+        self._node.tick()
+        old = server.info
+        self._log_change(
+            server,
+            make_session(
+                old.session,
+                user_id=old.user_id,
+                members=(),
+                agent_id=None,
+                metadata=b"{}",
+                state="deleted",
+                created_at_ms=old.created_at_ms,
+                updated_at_ms=max(old.updated_at_ms, self._node.stamper.at_ms),
+                version=old.version + 1,
+            ),
+        )
+        error = SessionDeletedError(f"session {session_id} was deleted", session=session_id)
+        for tail in list(server.tails):
+            tail.end(error)
+        await self._node.log.wait_durable(server.info_lsn_end)
+
+    async def list(
+        self,
+        workspace: str,
+        *,
+        user_id: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        include_archived: bool = False,
+    ) -> SessionPage:
+        """Return sessions newest first; those of one user where `user_id` is given.
+
+        Raises:
+            InvalidFieldError: a cursor that this did not give out.
+            ArchiveUnavailableError: listings are read from the archive.
+        """
+        after = None if cursor is None else _decode_cursor(cursor)
+        await self._node.wait_sessions_flushed()
+        records = await self._node.query(
+            self._node.archive.list_sessions,
+            workspace,
+            user_id=user_id,
+            after=after,
+            limit=limit + 1,
+            include_archived=include_archived,
+        )
+        sessions = [decode_session(record.body) for record in records[:limit]]
+        last = sessions[-1] if len(records) > limit else None
+        return SessionPage(sessions, None if last is None else _encode_cursor(last))
+
+    def _log_change(self, server: "SessionServer", info: SessionInfo) -> None:
+        self._node.note_session_change(server.change(info))
+
+
+def _check_names(
+    *,
+    session_id: str | None = None,
+    user_id: str | None = None,
+    agent_id: str | None = None,
+    members: tuple[str, ...] = (),
+) -> None:
+    names = [("id", session_id), ("user_id", user_id), ("agent_id", agent_id)]
+    names += [("members", member) for member in members]
+    for field, name in names:
+        if name is not None and not is_identifier(name):
+            raise InvalidFieldError(f"{field} must be {IDENTIFIER_RULE}", field=field)
+    if len(members) > MEMBERS_MAX:
+        raise InvalidFieldError(f"at most {MEMBERS_MAX} members", field="members")
+
+
+def _same_creation(existing: SessionInfo, wanted: SessionInfo) -> bool:
+    return existing.user_id == wanted.user_id and _same_content(existing, wanted)
+
+
+def _same_content(old: SessionInfo, new: SessionInfo) -> bool:
+    return (old.members, old.agent_id, old.metadata, old.state) == (
+        new.members,
+        new.agent_id,
+        new.metadata,
+        new.state,
+    )
+
+
+def _encode_cursor(last: SessionInfo) -> str:
+    text = f"{last.created_at_ms}:{last.session}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        created_at_ms, _, session = base64.urlsafe_b64decode(padded).decode().partition(":")
+        return int(created_at_ms), session
+    except (binascii.Error, ValueError):
+        raise InvalidFieldError(
+            "cursor must be a next_cursor of an earlier page", field="cursor"
+        ) from None

@@ -1,0 +1,64 @@
+"""Pages of a session's messages: out of the archive and, above it, out of unflushed memory."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runtime.session import check_cursor
+
+if TYPE_CHECKING:
+    from runtime.server import SessionServer
+
+PAGE_MESSAGES_MAX = 1_000
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+"""A page is built in memory: sixteen messages of the largest size, or a thousand ordinary ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    """Messages ascending by seq; `has_more` in the direction that was asked for."""
+
+    bodies: list[bytes]
+    head_seq: int
+    has_more: bool
+
+
+async def read_after(server: "SessionServer", after_seq: int, limit: int) -> MessagePage:
+    """Return the messages after a seq, oldest first.
+
+    Raises:
+        AheadOfLogError: the cursor is beyond the last message.
+        ArchiveUnavailableError: part of the page is in the archive only, and it is away.
+    """
+    head_seq = server.durable_seq
+    check_cursor(after_seq, head_seq)
+    rows: list[tuple[int, bytes]] = []
+    next_seq = after_seq + 1
+    if next_seq < server.first_unflushed_seq:
+        rows = await server.node.read_archive(
+            server, after_seq, limit=limit, bytes_max=PAGE_BYTES_MAX
+        )
+        next_seq = rows[-1][0] + 1 if rows else next_seq
+    if len(rows) < limit and server.first_unflushed_seq <= next_seq <= server.durable_seq:
+        records = server.unflushed_from(next_seq, limit - len(rows))
+        rows += [(record.seq, record.body) for record in records]
+    last_seq = rows[-1][0] if rows else after_seq
+    head_seq = server.durable_seq
+    return MessagePage([body for _, body in rows], head_seq, last_seq < head_seq)
+
+
+async def read_before(server: "SessionServer", before_seq: int, limit: int) -> MessagePage:
+    """Return the newest messages below a seq, oldest first; `has_more` tells of older ones.
+
+    Raises:
+        ArchiveUnavailableError: part of the page is in the archive only, and it is away.
+    """
+    # Seqs have no gaps, so the page's bounds are known before it is read.
+    end = min(before_seq, server.durable_seq + 1)
+    start = max(1, end - limit)
+    bodies: list[bytes] = []
+    while start + len(bodies) < end:
+        page = await read_after(server, start + len(bodies) - 1, end - start - len(bodies))
+        if not page.bodies:
+            break
+        bodies += page.bodies
+    return MessagePage(bodies, server.durable_seq, start > 1)

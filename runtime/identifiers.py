@@ -1,0 +1,66 @@
+"""Names: the alphabet of caller-chosen ids, and the ids and times that Ringlog gives out.
+
+Caller-chosen ids need no escaping in JSON, SQL text, logs or file names, so they can be pasted into an
+encoded message as they are.
+"""
+
+import re
+import secrets
+from datetime import UTC, datetime
+
+IDENTIFIER_LENGTH_MAX = 128
+"""Long enough for a UUID beside a prefix, short enough for an index key."""
+
+KIND_LENGTH_MAX = 64
+
+is_identifier = re.compile(r"[A-Za-z0-9._:@~+=|-]{1,128}").fullmatch
+is_kind = re.compile(r"[A-Za-z0-9._:@~+=|-]{1,64}").fullmatch
+IDENTIFIER_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
+KIND_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
+
+_COUNTER_BITS = 48
+
+
+class Stamper:
+    """Hands out message ids and times: UUIDv7 (RFC 9562 §5.7) and RFC 3339 with milliseconds.
+
+    Within a millisecond the last 48 bits count up from a random start (RFC 9562 §6.2, method 1), so
+    ids are in order of assignment; the 26 bits before them are random for each millisecond. Time
+    never runs backwards here, whatever the wall clock does.
+    """
+
+    __slots__ = ("_counter", "_id_prefix", "at", "at_ms")
+
+    def __init__(self) -> None:
+        self.at_ms = -1
+        self.at = b""
+        self._id_prefix = ""
+        self._counter = 0
+
+    def tick(self, now_ms: int) -> None:
+        """Take the time for the ids that follow; called once for each pass over the sockets."""
+        if now_ms <= self.at_ms:
+            return
+        self.at_ms = now_ms
+        self.at = format_time(now_ms).encode()
+        noise = secrets.randbits(26 + _COUNTER_BITS - 1)
+        self._counter = noise & ((1 << (_COUNTER_BITS - 1)) - 1)
+        high = noise >> (_COUNTER_BITS - 1)
+        self._id_prefix = f"{now_ms >> 16:08x}-{now_ms & 0xFFFF:04x}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
+
+    def next_id(self) -> str:
+        """Return a new UUIDv7 in the millisecond of the last `tick`."""
+        self._counter = counter = self._counter + 1
+        return f"{self._id_prefix}{counter:012x}"
+
+
+def format_time(at_ms: int) -> str:
+    """Return RFC 3339 in UTC with milliseconds: 2026-01-31T09:30:00.123Z."""
+    moment = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Return the milliseconds since 1970 of what `format_time` wrote."""
+    seconds = datetime.fromisoformat(text[:19] + "+00:00").timestamp()
+    return int(seconds) * 1000 + int(text[20:23])

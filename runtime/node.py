@@ -1,0 +1,393 @@
+"""A node: the sessions that are active here, over one commit log and one flusher.
+
+`open_node` recovers, then serves; everything it starts ends with its block. A node that is opened has
+flushed every record that its log held, so the archive alone describes a session that is not active.
+
+Order of start: lock the data directory → take an epoch → recover the log → flush the survivors → serve.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+
+from runtime.catalog import Catalog
+from runtime.codec import decode_record, decode_session
+from runtime.errors import BackpressureError, SessionNotFoundError, ShuttingDownError
+from runtime.identifiers import Stamper
+from runtime.replies import Ack, WaitingReply
+from runtime.server import PendingAnswer, SessionServer
+from runtime.session import Session
+from storage import (
+    Archive,
+    ArchiveUnavailableError,
+    CommitLog,
+    Directory,
+    Flusher,
+    FlushOptions,
+    LogOptions,
+    RealDirectory,
+    Record,
+    open_commit_log,
+)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ARCHIVE_READERS_MAX = 4
+"""Threads that read the archive at once: replays share them, so a reconnect storm stays bounded."""
+
+ARCHIVE_WAIT_SECONDS = 5.0
+"""How long a listing waits for the flusher before it says that the archive is away."""
+
+DEDUPLICATION_LOADED = 1_000
+SWEEP_PIECE = 1_000
+"""Sessions looked at between two checkpoints of the idle sweep."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOptions:
+    """What a node is opened with.
+
+    `unflushed_bytes_max` bounds what waits for the archive, in memory and so in the log: at 512 bytes a
+    message, 256 MiB is about 350,000 messages, a minute of outage at 6,000 messages a second.
+    """
+
+    data_dir: Path
+    durability: str = "local"
+    log: LogOptions = field(default_factory=LogOptions)
+    flush: FlushOptions = field(default_factory=FlushOptions)
+    unflushed_bytes_max: int = 256 * 1024 * 1024
+    active_sessions_max: int = 500_000
+    idle_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatistics:
+    """What a node is doing now."""
+
+    active_sessions: int
+    live_tails: int
+    unflushed_bytes: int
+    unflushed_records: int
+    flush_lag_seconds: float
+
+
+class Node:
+    """The sessions of this process. Made by `open_node`."""
+
+    def __init__(self, options: NodeOptions, archive: Archive, nursery: trio.Nursery) -> None:
+        self.options = options
+        self.archive = archive
+        self.durability = options.durability
+        self.active: dict[tuple[str, str], SessionServer] = {}
+        self.catalog = Catalog(self)
+        self.stamper = Stamper()
+        self.unflushed_bytes = 0
+        self.sweeps = 0
+        self.stopping = False
+        self.published: Callable[[], None] = lambda: None
+        """Called after each batch was applied: the edge writes to its sockets once per batch."""
+        self.log: CommitLog
+        self.flusher: Flusher
+        self.push: Callable[[Record], None]
+        self._nursery = nursery
+        self._activating: dict[tuple[str, str], trio.Event] = {}
+        self._readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
+        self._last_session_lsn_end = 0
+        self.tick()
+
+    # What session servers use
+
+    def tick(self) -> None:
+        """Take the time for the messages that follow."""
+        self.stamper.tick(time.time_ns() // 1_000_000)
+
+    def admit(self, size: int) -> None:
+        """Check that a record of at most `size` bytes can be accepted now.
+
+        Raises:
+            ShuttingDownError, BackpressureError: from here.
+            StorageError: from the log.
+        """
+        if self.stopping:
+            raise ShuttingDownError("the node is stopping")
+        if self.unflushed_bytes + size > self.options.unflushed_bytes_max:
+            raise BackpressureError(
+                "the archive does not keep up", unflushed_bytes=self.unflushed_bytes
+            )
+        self.log.check_room(size)
+
+    def is_durable(self, lsn_end: int) -> bool:
+        """Tell whether everything below `lsn_end` is durable."""
+        return lsn_end <= self.log.durable_lsn
+
+    def answer_when_durable(self, answer: Callable[[], None]) -> None:
+        """Call `answer` when everything that is assigned now is durable."""
+        self.log.after_commit(PendingAnswer(answer))
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task that ends with the node."""
+        self._nursery.start_soon(task)
+
+    async def read_archive(
+        self, server: SessionServer, after_seq: int, *, limit: int, bytes_max: int
+    ) -> list[tuple[int, bytes]]:
+        """Return archived messages of a session after a seq, ascending."""
+        session = server.session
+        return await self.query(
+            self.archive.read_messages,
+            session.workspace,
+            session.info.session,
+            after_seq=after_seq,
+            limit=limit,
+            bytes_max=bytes_max,
+        )
+
+    # Sessions
+
+    async def open(self, workspace: str, session_id: str) -> SessionServer:
+        """Return the session's server, activating it from the archive if needed.
+
+        Raises:
+            SessionNotFoundError, SessionDeletedError, BackpressureError, ArchiveUnavailableError.
+        """
+        key = (workspace, session_id)
+        while True:
+            server = self.active.get(key)
+            if server is not None:
+                server.touched = self.sweeps
+                server.session.check_not_deleted()
+                return server
+            activation = self._activating.get(key)
+            if activation is None:
+                return await self._activate(key)
+            await activation.wait()
+
+    async def _activate(self, key: tuple[str, str]) -> SessionServer:
+        workspace, session_id = key
+        activation = self._activating[key] = trio.Event()
+        try:
+            snapshot = await self.query(
+                self.archive.read_session, workspace, session_id, DEDUPLICATION_LOADED
+            )
+            if snapshot is None:
+                raise SessionNotFoundError(f"no session {session_id}", session=session_id)
+            session = Session(workspace, decode_session(snapshot.record.body))
+            session.check_not_deleted()
+            session.restore(snapshot)
+            return self.adopt(session)
+        finally:
+            del self._activating[key]
+            activation.set()
+
+    def adopt(self, session: Session) -> SessionServer:
+        """Make a session active; its state must be all that was ever assigned.
+
+        Raises:
+            BackpressureError: `active_sessions_max` are active.
+        """
+        key = (session.workspace, session.info.session)
+        assert key not in self.active
+        if len(self.active) >= self.options.active_sessions_max:
+            raise BackpressureError(f"{len(self.active)} sessions are active, the most allowed")
+        server = self.active[key] = SessionServer(self, session)
+        return server
+
+    def discard(self, server: SessionServer) -> None:
+        """Take back `adopt` for a session of which nothing was logged."""
+        assert server.open_records == 0
+        del self.active[server.session.workspace, server.info.session]
+
+    def note_session_change(self, lsn_end: int) -> None:
+        """Remember how far the archive must be flushed before a listing is up to date."""
+        self._last_session_lsn_end = lsn_end
+
+    async def wait_sessions_flushed(self) -> None:
+        """Wait until the archive lists every session as it was when this was called.
+
+        Raises:
+            ArchiveUnavailableError: it did not within `ARCHIVE_WAIT_SECONDS`.
+        """
+        lsn_end = self._last_session_lsn_end
+        await self.log.wait_durable(lsn_end)
+        with trio.move_on_after(ARCHIVE_WAIT_SECONDS) as scope:
+            await self.flusher.wait_flushed(lsn_end)
+        if scope.cancelled_caught:
+            raise ArchiveUnavailableError("it does not take what was written")
+
+    # Messages, for callers that wait (HTTP); sockets call the server itself
+
+    async def append(
+        self,
+        server: SessionServer,
+        *,
+        sender: str,
+        client_id: str | None = None,
+        kind: str = "text",
+        content: bytes,
+        metadata: bytes = b"{}",
+        expected_seq: int | None = None,
+    ) -> Ack:
+        """Append a message and return when it is durable; raises as `SessionServer.append`."""
+        self.tick()
+        reply = WaitingReply()
+        server.append(sender, client_id, kind, content, metadata, expected_seq, reply, None)
+        return await reply.wait_ack()
+
+    async def mark_read(self, server: SessionServer, *, user: str, seq: int) -> None:
+        """Move a read cursor and return when that is durable."""
+        self.tick()
+        reply = WaitingReply()
+        server.mark_read(user, seq, reply, None)
+        await reply.wait()
+
+    # State of the node
+
+    def not_ready(self) -> list[str]:
+        """Return why this node should get no traffic now; empty when it is ready."""
+        reasons = []
+        log = self.log.statistics()
+        if self.stopping:
+            reasons.append("shutting_down")
+        if log.poisoned:
+            reasons.append("log_poisoned")
+        if log.full:
+            reasons.append("storage_full")
+        if self.unflushed_bytes >= self.options.unflushed_bytes_max:
+            reasons.append("backpressure")
+        return reasons
+
+    def statistics(self) -> NodeStatistics:
+        """Return what this node is doing; O(active sessions), for metrics only."""
+        return NodeStatistics(
+            active_sessions=len(self.active),
+            live_tails=sum(len(server.tails) for server in self.active.values()),
+            unflushed_bytes=self.unflushed_bytes,
+            unflushed_records=self.flusher.backlog_rows,
+            flush_lag_seconds=self.flusher.lag_seconds(),
+        )
+
+    async def shutdown(self, flush_seconds: float) -> bool:
+        """Take no new work, make durable what was accepted, flush for at most `flush_seconds`.
+
+        Returns whether everything is in the archive; what is not stays in the log for the next start.
+        """
+        self.stopping = True
+        await self.log.sync()
+        with trio.move_on_after(flush_seconds) as scope:
+            await self.flusher.flush_all()
+        return not scope.cancelled_caught
+
+    # Called by the log and the flusher, on the loop
+
+    def committed(self, items: Sequence[Any]) -> None:
+        """A batch is durable: apply, publish and acknowledge it, in log order."""
+        for item in items:
+            item.committed()
+        self.published()
+
+    def flushed(self, records: Sequence[Record], cursor: int) -> None:
+        """The archive has committed these records: free them."""
+        active = self.active
+        for record in records:
+            # What recovery flushes belongs to sessions that are not active yet.
+            server = active.get((record.workspace, record.session))
+            if server is not None:
+                server.flushed(record)
+        self.log.release(cursor)
+
+    def reread(self, from_lsn: int, to_lsn: int) -> list[Record]:
+        """Read records back from the log, for an archive that went back (blocking)."""
+        return [decode_record(stored) for stored in self.log.read(from_lsn, to_lsn)]
+
+    async def sweep(self) -> None:
+        """Deactivate sessions that nobody used for `idle_seconds`, for ever."""
+        while True:
+            await trio.sleep(self.options.idle_seconds)
+            self.sweeps += 1
+            for index, (key, server) in enumerate(list(self.active.items())):
+                if index % SWEEP_PIECE == 0:
+                    await trio.lowlevel.checkpoint()
+                if server.is_idle(self.sweeps - 1):
+                    del self.active[key]
+
+    async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking read of the archive in one of `ARCHIVE_READERS_MAX` worker threads."""
+        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._readers)
+
+
+@asynccontextmanager
+async def open_node(
+    options: NodeOptions, archive: Archive, directory: Directory | None = None
+) -> AsyncIterator[Node]:
+    """Recover this data directory and serve its sessions until the block ends.
+
+    Raises:
+        StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
+            the block, if the log is poisoned or this node is fenced.
+    """
+    if directory is None:
+        directory = await trio.to_thread.run_sync(RealDirectory, options.data_dir / "log")
+    try:
+        node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
+        ownership = await trio.to_thread.run_sync(
+            archive.begin_epoch, node_id.hex, options.durability
+        )
+        async with trio.open_nursery() as nursery:
+            node = Node(options, archive, nursery)
+            async with open_commit_log(
+                directory,
+                node_id=node_id.bytes,
+                epoch=ownership.epoch,
+                cursor=ownership.cursor,
+                options=options.log,
+                on_commit=node.committed,
+            ) as (node.log, survivors):
+                node.flusher = Flusher(
+                    archive,
+                    node_id.hex,
+                    ownership.epoch,
+                    ownership.cursor,
+                    on_flushed=node.flushed,
+                    reread=node.reread,
+                    options=options.flush,
+                )
+                node.push = node.flusher.push
+                node.flusher.extend([decode_record(stored) for stored in survivors])
+                survivors.clear()
+                nursery.start_soon(node.flusher.run)
+                await node.flusher.flush_all()
+                nursery.start_soon(node.sweep)
+                yield node
+                nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(directory.close)
+
+
+def _load_node_id(data_dir: Path) -> uuid.UUID:
+    """Return the identity of this data directory, made durable at its first start."""
+    path = data_dir / "node_id"
+    try:
+        return uuid.UUID(path.read_text().strip())
+    except FileNotFoundError:
+        node_id = uuid.uuid4()
+        draft = path.with_suffix(".tmp")
+        with draft.open("w") as file:
+            file.write(f"{node_id}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        folder = os.open(data_dir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return node_id

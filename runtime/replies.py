@@ -1,0 +1,85 @@
+"""Who asked, and how they hear of it: sockets implement `Reply`, tasks that wait use `WaitingReply`."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import trio
+
+from runtime.errors import SessionError
+
+if TYPE_CHECKING:
+    from runtime.server import SessionServer
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A message is durable: its seq and id, and whether this was a resend."""
+
+    seq: int
+    id: str
+    client_id: str | None
+    duplicate: bool
+
+
+class Reply(Protocol):
+    """Who asked. Each request gets exactly one of these calls, never before what it says is durable."""
+
+    def acked(
+        self,
+        ref: Any,
+        server: "SessionServer",
+        seq: int,
+        id: str,
+        client_id: str | None,
+        duplicate: bool,
+    ) -> None:
+        """The message is durable at `seq`."""
+
+    def done(self, ref: Any) -> None:
+        """The change is durable."""
+
+    def refused(self, ref: Any, error: SessionError) -> None:
+        """The request was refused; nothing was changed by it."""
+
+
+class WaitingReply:
+    """A reply that one task waits for."""
+
+    def __init__(self) -> None:
+        self._answered = trio.Event()
+        self._ack: Ack | None = None
+        self._error: SessionError | None = None
+
+    def acked(
+        self,
+        ref: Any,  # noqa: ARG002
+        server: "SessionServer",  # noqa: ARG002
+        seq: int,
+        id: str,
+        client_id: str | None,
+        duplicate: bool,  # noqa: FBT001
+    ) -> None:
+        """Keep the acknowledgement and wake the waiter."""
+        self._ack = Ack(seq, id, client_id, duplicate)
+        self._answered.set()
+
+    def done(self, ref: Any) -> None:  # noqa: ARG002
+        """Wake the waiter."""
+        self._answered.set()
+
+    def refused(self, ref: Any, error: SessionError) -> None:  # noqa: ARG002
+        """Raise `error` in the waiter."""
+        self._error = error
+        self._answered.set()
+
+    async def wait(self) -> None:
+        """Return when the request is durable, or raise what refused it."""
+        await self._answered.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def wait_ack(self) -> Ack:
+        """Return the acknowledgement, or raise what refused the message."""
+        await self.wait()
+        assert self._ack is not None
+        return self._ack

@@ -1,0 +1,272 @@
+"""A SessionServer: one active session, with the tails that follow it. All of it is synchronous.
+
+State changes happen in plain methods on the one loop, so no task switch can split them. The order is
+always the same: refuse → assign → log; and, when the batch is durable: apply → publish → acknowledge.
+
+The messages that the archive does not hold yet stay in memory (`unflushed`); a tail reads below them
+from the archive and from there on out of memory. The server stays active until everything that was
+assigned is flushed (`open_records` is 0), so activation never reads a half-flushed session.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
+from runtime.deduplication import Accepted
+from runtime.errors import SessionError
+from runtime.replies import Reply
+from runtime.session import Session
+from storage import MessageRecord, ReadRecord, RecordType, SessionRecord, record_prefix
+
+if TYPE_CHECKING:
+    from runtime.node import Node
+    from runtime.tail import Tail
+
+ENVELOPE_BYTES = 1_024
+"""Upper bound of what `encode_message` and the log add around a payload: six ids, times, braces."""
+
+
+class PendingAppend:
+    """A message that waits for its batch to be durable."""
+
+    __slots__ = ("record", "ref", "reply", "server")
+
+    def __init__(
+        self, server: "SessionServer", record: MessageRecord, reply: Reply, ref: Any
+    ) -> None:
+        self.server = server
+        self.record = record
+        self.reply = reply
+        self.ref = ref
+
+    def committed(self) -> None:
+        """Apply, publish, acknowledge."""
+        record = self.record
+        server = self.server
+        server.apply(record)
+        self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)
+
+
+class PendingRecord:
+    """A read cursor or a session change that waits for its batch to be durable."""
+
+    __slots__ = ("record", "ref", "reply", "server")
+
+    def __init__(
+        self,
+        server: "SessionServer",
+        record: ReadRecord | SessionRecord,
+        reply: Reply | None,
+        ref: Any,
+    ) -> None:
+        self.server = server
+        self.record = record
+        self.reply = reply
+        self.ref = ref
+
+    def committed(self) -> None:
+        """Hand the record to the flusher, then answer."""
+        self.server.node.push(self.record)
+        if self.reply is not None:
+            self.reply.done(self.ref)
+
+
+class PendingAnswer:
+    """An answer with no record of its own that rests on what is not durable yet."""
+
+    __slots__ = ("committed",)
+
+    def __init__(self, answer: Callable[[], None]) -> None:
+        self.committed = answer
+
+
+class SessionServer:
+    """One active session: its assigned state, its durable head, its unflushed messages, its tails."""
+
+    __slots__ = (
+        "_message_prefix",
+        "_unflushed",
+        "_unflushed_start",
+        "durable_seq",
+        "info_lsn_end",
+        "live",
+        "node",
+        "open_records",
+        "session",
+        "tails",
+        "touched",
+    )
+
+    def __init__(self, node: "Node", session: Session) -> None:
+        self.node = node
+        self.session = session
+        self.durable_seq = session.next_seq - 1
+        self.info_lsn_end = 0
+        self.open_records = 0
+        self.touched = node.sweeps
+        self.live: dict[Tail, None] = {}
+        self.tails: set[Tail] = set()
+        self._unflushed: list[MessageRecord] = []
+        self._unflushed_start = 0
+        self._message_prefix = record_prefix(RecordType.MESSAGE, session.workspace)
+
+    @property
+    def info(self) -> SessionInfo:
+        """The session's state as assigned; durable once the log has reached `info_lsn_end`."""
+        return self.session.info
+
+    @property
+    def reads(self) -> dict[str, int]:
+        """The read cursors, by user."""
+        return self.session.reads
+
+    # What clients ask for.
+
+    def append(
+        self,
+        sender: str,
+        client_id: str | None,
+        kind: str,
+        content: bytes,
+        metadata: bytes,
+        expected_seq: int | None,
+        reply: Reply,
+        ref: Any,
+    ) -> None:
+        """Append a message; `reply.acked` follows when it is durable.
+
+        `content` and `metadata` are valid JSON on one line; ids are checked by the caller.
+
+        Raises:
+            SessionError: refused, nothing was changed (a refusal that rests on what is not durable
+                yet comes later, as `reply.refused`).
+            StorageError: no room (`storage_full`, `backpressure`), or the log is poisoned.
+        """
+        node = self.node
+        session = self.session
+        payload = encode_payload(kind, content, metadata)
+        digest = digest_of(payload)
+        try:
+            if client_id is not None:
+                accepted = session.find_resend(sender, client_id, digest)
+                if accepted is not None:
+                    self._ack_resend(accepted, client_id, reply, ref)
+                    return
+            session.check_append(expected_seq)
+        except SessionError as error:
+            self._refuse_when_durable(error, reply, ref)
+            return
+        node.admit(len(payload) + ENVELOPE_BYTES)
+        record = session.assign(sender, client_id, payload, digest, node.stamper)
+        self._log(self._message_prefix, record.body, PendingAppend(self, record, reply, ref))
+
+    def mark_read(self, user_id: str, seq: int, reply: Reply, ref: Any) -> None:
+        """Move a user's read cursor forward; `reply.done` follows when it is durable.
+
+        Raises:
+            AheadOfLogError: beyond the durable head.
+            StorageError: as for `append`.
+        """
+        node = self.node
+        self.session.check_not_deleted()
+        node.admit(ENVELOPE_BYTES)
+        record = self.session.move_read_cursor(user_id, seq, self.durable_seq, node.stamper)
+        if record is None:
+            node.answer_when_durable(lambda: reply.done(ref))
+            return
+        prefix = record_prefix(RecordType.READ, self.session.workspace)
+        self._log(prefix, record.body, PendingRecord(self, record, reply, ref))
+
+    def change(self, info: SessionInfo) -> int:
+        """Log a new state of the session; return the LSN end at which it is durable."""
+        self.node.admit(len(info.body) + ENVELOPE_BYTES)
+        self.session.info = info
+        record = session_record(self.session.workspace, info)
+        prefix = record_prefix(RecordType.SESSION, self.session.workspace)
+        lsn = self._log(prefix, record.body, PendingRecord(self, record, None, None))
+        self.info_lsn_end = lsn + 1
+        return self.info_lsn_end
+
+    def _log(self, prefix: bytes, body: bytes, item: PendingAppend | PendingRecord) -> int:
+        self.open_records += 1
+        self.touched = self.node.sweeps
+        self.node.unflushed_bytes += len(body) + ENVELOPE_BYTES
+        return self.node.log.append(prefix, body, item)
+
+    def _ack_resend(self, accepted: Accepted, client_id: str, reply: Reply, ref: Any) -> None:
+        def answer() -> None:
+            reply.acked(ref, self, accepted.seq, accepted.id, client_id, True)
+
+        if accepted.seq <= self.durable_seq:
+            answer()
+        else:
+            self.node.answer_when_durable(answer)
+
+    def _refuse_when_durable(self, error: SessionError, reply: Reply, ref: Any) -> None:
+        # A refusal tells the sender what the session holds: it must not tell of what a crash
+        # could still take back.
+        if self.session.next_seq - 1 == self.durable_seq and self.node.is_durable(
+            self.info_lsn_end
+        ):
+            raise error
+        self.node.answer_when_durable(lambda: reply.refused(ref, error))
+
+    # What happens to a record once it is durable.
+
+    def apply(self, record: MessageRecord) -> None:
+        """Take a message that is durable now: keep it until it is flushed, and publish it."""
+        seq = record.seq
+        assert seq == self.durable_seq + 1
+        self.durable_seq = seq
+        self._unflushed.append(record)
+        self.node.push(record)
+        if self.live:
+            self._publish(seq, record.body)
+
+    def _publish(self, seq: int, body: bytes) -> None:
+        behind: list[Tail] | None = None
+        for tail in self.live:
+            assert tail.next_seq == seq
+            if tail.sink.deliver(tail, body):
+                tail.next_seq = seq + 1
+            elif behind is None:
+                behind = [tail]
+            else:
+                behind.append(tail)
+        if behind is not None:
+            for tail in behind:
+                tail.fall_behind()
+
+    # What memory holds until the archive does.
+
+    @property
+    def first_unflushed_seq(self) -> int:
+        """The first seq that the archive does not hold; the head + 1 if it holds all."""
+        return self.durable_seq + 1 - (len(self._unflushed) - self._unflushed_start)
+
+    def unflushed_from(self, seq: int, limit: int) -> Sequence[MessageRecord]:
+        """Return up to `limit` unflushed messages from `seq` on."""
+        start = self._unflushed_start + seq - self.first_unflushed_seq
+        assert start >= self._unflushed_start
+        return self._unflushed[start : start + limit]
+
+    def flushed(self, record: MessageRecord | ReadRecord | SessionRecord) -> None:
+        """The archive holds this record now: forget it here."""
+        self.open_records -= 1
+        self.node.unflushed_bytes -= len(record.body) + ENVELOPE_BYTES
+        if type(record) is MessageRecord:
+            start = self._unflushed_start
+            assert self._unflushed[start].seq == record.seq
+            start += 1
+            # Cut in large pieces: removing from the front of a list one by one is quadratic.
+            if start == len(self._unflushed):
+                self._unflushed.clear()
+                start = 0
+            elif start >= 1_024 and start * 2 >= len(self._unflushed):
+                del self._unflushed[:start]
+                start = 0
+            self._unflushed_start = start
+
+    def is_idle(self, sweep: int) -> bool:
+        """Tell whether nothing would be lost or noticed if this server went away."""
+        return self.open_records == 0 and not self.tails and self.touched < sweep

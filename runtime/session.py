@@ -1,0 +1,131 @@
+"""What a session decides: pure state, no I/O, no clock of its own.
+
+A `Session` holds the *assigned* state: what has been given a seq, durable or not. Whoever answers a
+client from it must first wait until what the answer rests on is durable; that is the server's part.
+
+Invariants: `next_seq` grows by one for each message; the window holds every `client_id` from the moment
+its message has a seq; the read cursor of a user never goes back.
+"""
+
+from runtime.codec import SessionInfo, encode_message, encode_read, message_prefix
+from runtime.deduplication import Accepted, DeduplicationWindow
+from runtime.errors import (
+    AheadOfLogError,
+    ClientIdReusedError,
+    ConflictError,
+    SessionArchivedError,
+    SessionDeletedError,
+)
+from runtime.identifiers import Stamper
+from storage import MessageRecord, ReadRecord, SessionSnapshot
+
+
+class Session:
+    """The assigned state of one session."""
+
+    __slots__ = ("_prefix", "info", "next_seq", "reads", "window", "workspace")
+
+    def __init__(self, workspace: str, info: SessionInfo) -> None:
+        self.workspace = workspace
+        self.info = info
+        self.next_seq = 1
+        self.window = DeduplicationWindow()
+        self.reads: dict[str, int] = {}
+        self._prefix = message_prefix(info.session)
+
+    def restore(self, snapshot: SessionSnapshot) -> None:
+        """Take over what the archive holds; it must hold all that was ever assigned."""
+        self.next_seq = snapshot.head_seq + 1
+        self.reads.update(snapshot.reads)
+        for sender, client_id, seq, message_id, digest in snapshot.recent:
+            self.window.add((sender, client_id), Accepted(seq, message_id, digest))
+
+    def find_resend(self, sender: str, client_id: str, digest: int) -> Accepted | None:
+        """Return what was accepted under this `client_id` before, or None if it is new.
+
+        Raises:
+            ClientIdReusedError: it was used for other content.
+        """
+        accepted = self.window.find((sender, client_id))
+        if accepted is not None and accepted.digest != digest:
+            raise ClientIdReusedError(
+                f"client_id {client_id} was used for other content",
+                client_id=client_id,
+                seq=accepted.seq,
+            )
+        return accepted
+
+    def check_append(self, expected_seq: int | None) -> None:
+        """Check that a new message may be appended now.
+
+        `expected_seq` is the head that the sender has seen.
+
+        Raises:
+            ConflictError: the head is another.
+            SessionArchivedError, SessionDeletedError: the session takes no messages.
+        """
+        if self.info.state != "active":
+            self.check_not_deleted()
+            raise SessionArchivedError(f"session {self.info.session} is archived")
+        if expected_seq is not None and expected_seq != self.next_seq - 1:
+            raise ConflictError(
+                f"expected_seq is {expected_seq}, but the head is {self.next_seq - 1}",
+                expected_seq=expected_seq,
+                head_seq=self.next_seq - 1,
+            )
+
+    def check_not_deleted(self) -> None:
+        """Raise `SessionDeletedError` if the session was erased."""
+        if self.info.state == "deleted":
+            raise SessionDeletedError(f"session {self.info.session} was deleted")
+
+    def assign(
+        self, sender: str, client_id: str | None, payload: bytes, digest: int, stamper: Stamper
+    ) -> MessageRecord:
+        """Give a message its seq, id and time, encode it, and enter its `client_id`.
+
+        From here on it must be logged: every refusal comes before.
+        """
+        seq = self.next_seq
+        message_id = stamper.next_id()
+        self.next_seq = seq + 1
+        if client_id is not None:
+            self.window.add((sender, client_id), Accepted(seq, message_id, digest))
+        body = encode_message(self._prefix, seq, message_id, sender, client_id, payload, stamper.at)
+        return MessageRecord(
+            self.workspace,
+            self.info.session,
+            seq,
+            message_id,
+            sender,
+            client_id,
+            digest,
+            stamper.at_ms,
+            body,
+        )
+
+    def move_read_cursor(
+        self, user_id: str, seq: int, head_seq: int, stamper: Stamper
+    ) -> ReadRecord | None:
+        """Return the record of a read cursor that moved forward, or None if it was there already.
+
+        Raises:
+            AheadOfLogError: nobody can have read beyond `head_seq`.
+        """
+        check_cursor(seq, head_seq)
+        if seq <= self.reads.get(user_id, 0):
+            return None
+        self.reads[user_id] = seq
+        name = self.info.session
+        body = encode_read(name, user_id, seq, stamper.at)
+        return ReadRecord(self.workspace, name, user_id, seq, stamper.at_ms, body)
+
+
+def check_cursor(seq: int, head_seq: int) -> None:
+    """Raise `AheadOfLogError` for a cursor beyond the durable head."""
+    if seq > head_seq:
+        raise AheadOfLogError(
+            f"the cursor is at {seq}, but the last message is {head_seq}",
+            cursor=seq,
+            head_seq=head_seq,
+        )

@@ -1,0 +1,187 @@
+"""A tail: replay from a cursor, then live, with no gap and no repeat, however slow its reader is.
+
+A tail is a cursor, not a queue. While it is live the server hands it each message as it becomes durable.
+When its sink has no room it falls behind: it is taken off the live list, and a task reads on from
+`next_seq` (from the archive, then from unflushed memory) as the sink takes more. The check that it has
+reached the head and the going live are one step without a task switch, so nothing can come between.
+Memory for a tail is what its sink holds, never more.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from runtime.errors import SessionError
+from storage import ArchiveUnavailableError
+
+if TYPE_CHECKING:
+    from runtime.server import SessionServer
+
+PAGE_MESSAGES_MAX = 500
+PAGE_BYTES_MAX = 256 * 1024
+"""One page of a replay: large enough to amortise a query, small beside a connection's buffer."""
+
+RETRY_SECONDS = 0.5
+"""Between tries to read an archive that is away; the tail waits, it does not end."""
+
+
+class Sink(Protocol):
+    """Where a tail's messages go."""
+
+    def deliver(self, tail: "Tail", body: bytes) -> bool:
+        """Take one message, or return False if there is no room for it now."""
+
+    async def wait_room(self) -> bool:
+        """Return True when `deliver` would take a message again, False if it never will."""
+
+    def ended(self, tail: "Tail", error: SessionError) -> None:
+        """The session is gone; no more messages come."""
+
+
+class Tail:
+    """One reader's position in one session: `next_seq` is what it gets next."""
+
+    __slots__ = ("closed", "next_seq", "server", "sink")
+
+    def __init__(self, server: "SessionServer", sink: Sink, after_seq: int) -> None:
+        self.server = server
+        self.sink = sink
+        self.next_seq = after_seq + 1
+        self.closed = False
+        server.tails.add(self)
+
+    def start(self) -> None:
+        """Begin delivering: live at once where there is nothing to replay."""
+        if not self._go_live():
+            self.server.node.start_soon(self._catch_up)
+
+    def close(self) -> None:
+        """Deliver nothing more."""
+        self.closed = True
+        self.server.live.pop(self, None)
+        self.server.tails.discard(self)
+
+    def end(self, error: SessionError) -> None:
+        """Close, and tell the sink why."""
+        self.close()
+        self.sink.ended(self, error)
+
+    def fall_behind(self) -> None:
+        """Leave the live list and read on from `next_seq` when the sink has room."""
+        del self.server.live[self]
+        self.server.node.start_soon(self._catch_up)
+
+    def _go_live(self) -> bool:
+        if self.next_seq <= self.server.durable_seq:
+            return False
+        assert self.next_seq == self.server.durable_seq + 1
+        self.server.live[self] = None
+        return True
+
+    async def _catch_up(self) -> None:
+        while await self.sink.wait_room():
+            # From here to the end of `_replay_memory` no other task can run: what was not flushed
+            # when it was looked at is still in memory when it is read.
+            if self.closed or self._go_live():
+                return
+            if self.next_seq < self.server.first_unflushed_seq:
+                await self._replay_archive()
+            else:
+                self._replay_memory()
+            await trio.lowlevel.checkpoint()
+
+    def _replay_memory(self) -> None:
+        for record in self.server.unflushed_from(self.next_seq, PAGE_MESSAGES_MAX):
+            assert record.seq == self.next_seq
+            if not self.sink.deliver(self, record.body):
+                return
+            self.next_seq += 1
+
+    async def _replay_archive(self) -> None:
+        server = self.server
+        try:
+            page = await server.node.read_archive(
+                server, self.next_seq - 1, limit=PAGE_MESSAGES_MAX, bytes_max=PAGE_BYTES_MAX
+            )
+        except ArchiveUnavailableError:
+            await trio.sleep(RETRY_SECONDS)
+            return
+        for seq, body in page:
+            if self.closed:
+                return
+            assert seq == self.next_seq
+            if not self.sink.deliver(self, body):
+                return
+            self.next_seq += 1
+
+
+class Follower:
+    """A tail as an async iterator, for readers that pull (SSE, tests); holds at most one page."""
+
+    def __init__(self) -> None:
+        self._bodies: deque[bytes] = deque()
+        self._bytes = 0
+        self._error: SessionError | None = None
+        self._changed = trio.Event()
+        self._closed = False
+
+    def deliver(self, tail: Tail, body: bytes) -> bool:  # noqa: ARG002
+        """Take one message unless a page is waiting already."""
+        if self._bytes >= PAGE_BYTES_MAX:
+            return False
+        self._bodies.append(body)
+        self._bytes += len(body)
+        self._wake()
+        return True
+
+    async def wait_room(self) -> bool:
+        """Return when the reader has taken what was held."""
+        while self._bytes >= PAGE_BYTES_MAX and not self._closed:
+            await self._changed.wait()
+        return not self._closed
+
+    def ended(self, tail: Tail, error: SessionError) -> None:  # noqa: ARG002
+        """Raise `error` in the reader once it has read what was delivered."""
+        self._error = error
+        self._wake()
+
+    def close(self) -> None:
+        """Release whoever waits for room."""
+        self._closed = True
+        self._wake()
+
+    async def receive(self) -> list[bytes]:
+        """Return the messages that have come, at least one.
+
+        Raises:
+            SessionError: the session is gone.
+        """
+        while not self._bodies:
+            if self._error is not None:
+                raise self._error
+            await self._changed.wait()
+        bodies = list(self._bodies)
+        self._bodies.clear()
+        self._bytes = 0
+        self._wake()
+        return bodies
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+@asynccontextmanager
+async def follow(server: "SessionServer", after_seq: int) -> AsyncIterator[Follower]:
+    """Follow a session from a cursor: `await follower.receive()` returns what comes next."""
+    follower = Follower()
+    tail = Tail(server, follower, after_seq)
+    tail.start()
+    try:
+        yield follower
+    finally:
+        tail.close()
+        follower.close()
