@@ -1,0 +1,82 @@
+r"""What the process says while it runs: structlog, for a person on a terminal, as JSON otherwise.
+
+One event is one line on stderr, written at once: stdout belongs to data. Nothing a client sent can break a
+line or drive a terminal: control characters are escaped as \u001b. Everything is synchronous; structlog's
+`a…` methods need asyncio. Log lines of libraries (Hypercorn, Quart, SQLAlchemy) take the same way out.
+"""
+
+import json
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+# C0, DEL, C1, the two line separators, and lone surrogates, which UTF-8 has no way to write.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Longer values are cut in the pretty form only; a JSON line keeps all.
+PRETTY_VALUE_CHARACTERS_MAX = 400
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Libraries are chatty below this level, and what they say there is of no use to an operator.
+LIBRARY_LEVEL = logging.WARNING
+
+
+def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send every log line to `stream` (stderr by default) in the given form: pretty, json or auto."""
+    out = stream or sys.stderr
+    pretty = form == "pretty" or (form == "auto" and out.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if pretty else "iso", utc=not pretty),
+            structlog.processors.format_exc_info,
+            _pretty if pretty else _json,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_LibraryHandler()]
+    root.setLevel(max(LEVELS[level], LIBRARY_LEVEL))
+
+
+def escape(text: str) -> str:
+    r"""Return `text` on one line, every control character written as \uXXXX."""
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    line = {"at": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event")}
+    # The standard library's encoder, because it escapes all that is not ASCII (but for DEL), even lone
+    # surrogates, on which orjson raises: a log line must never be what fails.
+    return escape(json.dumps(line | dict(event), default=str))
+
+
+def _pretty(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    at, level, name = event.pop("timestamp"), event.pop("level"), event.pop("event")
+    trace = event.pop("exception", "")
+    pairs = " ".join(f"{escape(key)}={_brief(value)}" for key, value in event.items())
+    lines = [f"{at} {level:<7} {escape(str(name))}  {pairs}".rstrip()]
+    lines += [f"  {escape(line)}" for line in trace.splitlines()]
+    return "\n".join(lines)
+
+
+def _brief(value: object) -> str:
+    text = escape(str(value))
+    if len(text) > PRETTY_VALUE_CHARACTERS_MAX:
+        text = text[:PRETTY_VALUE_CHARACTERS_MAX] + "…"
+    return f'"{text}"' if " " in text or not text else text
+
+
+class _LibraryHandler(logging.Handler):
+    """Hands a line of the standard library's logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = structlog.get_logger()
+        error = {"exc_info": record.exc_info} if record.exc_info else {}
+        method = "error" if record.levelno >= logging.ERROR else "warning"
+        getattr(logger, method)(record.getMessage(), logger=record.name, **error)
