@@ -69,8 +69,6 @@ class Limits:
     # Rows of one page, and what a page holds when the caller does not say.
     page_rows_max: int = 1000
     page_rows_default: int = 100
-    # Users of one session; each is a row in the archive's listing table.
-    members_max: int = 256
     # `content` plus `metadata` of a session or message nest at most this deep (also edge/protocol.py).
     depth_max: int = 128
 

@@ -1,0 +1,77 @@
+"""What a principal may do to a session: pure rules, the same for the socket and for HTTP.
+
+- A user sees the sessions they own or are a member of, and of these only what their token names. Any
+  other session does not exist for them: the answer is the one for an id that was never used.
+- A member reads and writes messages; the owner alone changes, archives and erases the session.
+- A user speaks for themselves. A secret key, and anyone in development, may name the user.
+"""
+
+from edge.auth import Principal
+from edge.errors import EdgeError
+from runtime import IDENTIFIER_RULE, SessionInfo, SessionNotFoundError, is_identifier
+
+
+def check_sees(principal: Principal, info: SessionInfo) -> None:
+    """Raise `session_not_found` unless the session exists for this principal."""
+    check_token_names(principal, info.session)
+    if principal.kind == "user" and not (
+        principal.user_id is not None and info.allows(principal.user_id)
+    ):
+        raise session_not_found(info.session)
+
+
+def check_token_names(principal: Principal, session: str) -> None:
+    """Raise `session_not_found` if the principal's token is limited to other sessions.
+
+    Needs no session, so it can come before one is activated.
+    """
+    if principal.sessions is not None and session not in principal.sessions:
+        raise session_not_found(session)
+
+
+def check_owns(principal: Principal, info: SessionInfo) -> None:
+    """Raise `forbidden` unless the principal may change the session; it must be known to see it."""
+    if principal.kind == "user" and principal.user_id != info.user_id:
+        raise EdgeError(
+            "forbidden",
+            f"only the owner may change session {info.session}",
+            hint="ask the owner, or use a secret key",
+        )
+
+
+def session_owner(principal: Principal, session: str | None, user_id: str | None) -> str:
+    """Return who will own a session that this principal creates; `user_id` is what the request named.
+
+    Raises:
+        EdgeError: missing_field, invalid_field, forbidden.
+    """
+    if principal.sessions is not None and session not in principal.sessions:
+        raise EdgeError("forbidden", "the token is limited to other sessions", field="id")
+    return acting_user(principal, user_id, field="user_id")
+
+
+def acting_user(principal: Principal, named: str | None, *, field: str) -> str:
+    """Return on whose behalf a request is made; `named` is what stood in its `field`, if anything.
+
+    Raises:
+        EdgeError: missing_field, invalid_field, forbidden.
+    """
+    if named is None:
+        if principal.user_id is None:
+            raise EdgeError("missing_field", f"field {field} is missing", field=field)
+        return principal.user_id
+    if principal.kind == "user" and named != principal.user_id:
+        raise EdgeError(
+            "forbidden",
+            f"a user token speaks for {principal.user_id} alone",
+            hint="leave the field out, or use a secret key",
+            field=field,
+        )
+    if not is_identifier(named):
+        raise EdgeError("invalid_field", f"{field} must be {IDENTIFIER_RULE}", field=field)
+    return named
+
+
+def session_not_found(session: str) -> SessionNotFoundError:
+    """Return the error for a session that is not there, or not for this principal: the same one."""
+    return SessionNotFoundError(f"no session {session}", session=session)

@@ -1,0 +1,256 @@
+"""Who is asking: secret keys, user tokens, and development mode. Synchronous, against memory.
+
+- A secret key (`rl_` and 256 random bits, base64url) is for backends and operators. Only its SHA-256 is
+  stored: the key has full entropy, so a slow hash would add nothing. It acts in its workspace, within
+  its scopes, for any user.
+- A user token is a JWT (HS256, signed with a secret of the archive) that a backend mints for a browser:
+  one user, one workspace, perhaps a few sessions, a short life. It is never stored.
+- In development mode, on loopback and with no keys at all, everyone may do everything, and says who
+  they are.
+
+A credential that is sent is always judged: a bad one is refused even where none is needed. Credentials
+are never part of an error or a log line.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jwt
+
+from edge.errors import EdgeError
+from runtime import IDENTIFIER_RULE, is_identifier
+
+DEFAULT_WORKSPACE = "default"
+KEY_PREFIX = "rl_"
+KEY_RANDOM_BYTES = 32
+CREDENTIAL_LENGTH_MAX = 8 * 1024
+"""Half of a request head: a token limited to 64 sessions with long names still fits."""
+
+JWT_ALGORITHM = "HS256"
+JWT_ISSUER = "ringlog"
+SIGNING_KEY_NAME = "user_tokens"
+
+SCOPES = frozenset({"read", "write", "tokens", "admin"})
+"""`read` and `write` sessions and messages, mint user `tokens`, `admin`ister nodes and keys."""
+
+USER_SCOPES = frozenset({"read", "write"})
+
+Scope = Literal["read", "write", "tokens", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller.
+
+    `user_id` is None for a secret key, and in development for someone who did not say. `sessions`
+    limits a user token to these. `expires_at` is in seconds since 1970.
+    """
+
+    kind: Literal["secret", "user", "development"]
+    workspace: str
+    user_id: str | None
+    scopes: frozenset[str]
+    sessions: frozenset[str] | None = None
+    expires_at: float | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Raise `forbidden` unless the credential has this scope."""
+        if scope not in self.scopes:
+            raise EdgeError("forbidden", f"the credential has no scope {scope!r}", scope=scope)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretKey:
+    """A secret key as it is stored: its SHA-256, not the key."""
+
+    hash: bytes
+    workspace: str
+    scopes: frozenset[str]
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserToken:
+    """A minted token, with the second at which it expires."""
+
+    text: str
+    expires_at: int
+
+
+class Authenticator:
+    """Turns credentials into principals by look-ups in memory; the key table is replaced as a whole."""
+
+    def __init__(
+        self,
+        signing_key: bytes,
+        *,
+        allow_development: bool,
+        keys: Iterable[SecretKey] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._signing_key = signing_key
+        self._allow_development = allow_development
+        self._clock = clock
+        self._keys: dict[bytes, SecretKey] = {}
+        self.replace_keys(keys)
+
+    @property
+    def development(self) -> bool:
+        """Whether callers need no credential: allowed here, and no key was ever created."""
+        return self._allow_development and not self._keys
+
+    @property
+    def has_usable_keys(self) -> bool:
+        """Whether any key is not revoked; without one nobody can get in, outside development."""
+        return any(not key.revoked for key in self._keys.values())
+
+    def replace_keys(self, keys: Iterable[SecretKey]) -> None:
+        """Take the present table of keys; revoked ones count as keys, so they end development mode."""
+        self._keys = {key.hash: key for key in keys}
+
+    def authenticate(
+        self,
+        authorization: str | None,
+        *,
+        access_token: str | None = None,
+        user_id: str | None = None,
+    ) -> Principal:
+        """Return who sent a request, from its Authorization header or what its medium allows instead.
+
+        `access_token` is a user token out of a URL (EventSource can send no header); a secret key is
+        refused there, because URLs end up in histories and logs. `user_id` is heeded in development only.
+
+        Raises:
+            EdgeError: unauthorized, token_expired, invalid_field.
+        """
+        if authorization is not None:
+            scheme, _, credential = authorization.partition(" ")
+            if scheme.lower() != "bearer":
+                raise EdgeError("unauthorized", "the Authorization scheme is not Bearer")
+            return self.authenticate_credential(credential.strip())
+        if access_token is not None:
+            if access_token.startswith(KEY_PREFIX):
+                raise EdgeError(
+                    "unauthorized",
+                    "a secret key must not be sent in a URL",
+                    hint="revoke this key; send user tokens from POST /v1/tokens in URLs",
+                )
+            return self.authenticate_credential(access_token)
+        if self.development:
+            return development_principal(user_id)
+        raise EdgeError("unauthorized", "no credential was sent")
+
+    def authenticate_credential(self, credential: str) -> Principal:
+        """Return the principal of a secret key or a user token.
+
+        Raises:
+            EdgeError: unauthorized, token_expired.
+        """
+        if len(credential) > CREDENTIAL_LENGTH_MAX:
+            raise EdgeError("unauthorized", "the credential is too long")
+        if credential.startswith(KEY_PREFIX):
+            return self._authenticate_key(credential)
+        return self._authenticate_token(credential)
+
+    def _authenticate_key(self, credential: str) -> Principal:
+        digest = hash_key(credential)
+        key = self._keys.get(digest)
+        if key is None or key.revoked or not hmac.compare_digest(key.hash, digest):
+            raise EdgeError(
+                "unauthorized",
+                "the secret key is unknown or revoked",
+                hint="create one with: ringlog key create",
+            )
+        return Principal("secret", key.workspace, None, key.scopes)
+
+    def _authenticate_token(self, credential: str) -> Principal:
+        try:
+            claims = jwt.decode(
+                credential,
+                self._signing_key,
+                algorithms=[JWT_ALGORITHM],
+                issuer=JWT_ISSUER,
+                # Expiry is checked below, by our clock and not by one inside the library.
+                options={
+                    "require": ["exp", "iss", "sub", "ws"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
+                },
+            )
+        except jwt.InvalidTokenError:
+            raise EdgeError("unauthorized", "the token is not valid") from None
+        principal = _user_principal(claims)
+        if self.expired(principal):
+            raise EdgeError("token_expired", "the token has expired")
+        return principal
+
+    def mint(
+        self, workspace: str, user_id: str, ttl_seconds: int, sessions: Iterable[str] | None = None
+    ) -> UserToken:
+        """Return a token that lets `user_id` in until it expires, to these sessions or to all of theirs."""
+        issued_at = int(self._clock())
+        expires_at = issued_at + ttl_seconds
+        claims: dict[str, Any] = {
+            "iss": JWT_ISSUER,
+            "sub": user_id,
+            "ws": workspace,
+            "iat": issued_at,
+            "exp": expires_at,
+        }
+        if sessions is not None:
+            claims["sessions"] = sorted(set(sessions))
+        text = jwt.encode(claims, self._signing_key, algorithm=JWT_ALGORITHM)
+        return UserToken(text, expires_at)
+
+    def expired(self, principal: Principal) -> bool:
+        """Tell whether a principal that was let in earlier would be refused now."""
+        return principal.expires_at is not None and principal.expires_at <= self._clock()
+
+    def seconds_left(self, principal: Principal) -> float:
+        """Return for how long a principal may stay: infinity, unless its token expires."""
+        if principal.expires_at is None:
+            return float("inf")
+        return max(0.0, principal.expires_at - self._clock())
+
+
+def development_principal(user_id: str | None) -> Principal:
+    """Return the principal of someone on loopback, who is whoever they say.
+
+    Raises:
+        EdgeError: invalid_field.
+    """
+    if user_id is not None and not is_identifier(user_id):
+        raise EdgeError("invalid_field", f"user_id must be {IDENTIFIER_RULE}", field="user_id")
+    return Principal("development", DEFAULT_WORKSPACE, user_id, SCOPES)
+
+
+def generate_key() -> str:
+    """Return a new secret key; it is shown once and only its hash is kept."""
+    return KEY_PREFIX + secrets.token_urlsafe(KEY_RANDOM_BYTES)
+
+
+def hash_key(key: str) -> bytes:
+    """Return what is stored of a secret key."""
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _user_principal(claims: dict[str, Any]) -> Principal:
+    """Return the principal that verified claims describe.
+
+    The signature is ours, but a signing key shared by mistake must not put odd names into the log.
+    """
+    user_id, workspace, expires_at = claims["sub"], claims["ws"], claims["exp"]
+    sessions = claims.get("sessions")
+    if not isinstance(expires_at, int | float) or not isinstance(sessions, list | None):
+        raise EdgeError("unauthorized", "the token has claims of the wrong type")
+    names = [user_id, workspace, *(sessions or ())]
+    if not all(isinstance(name, str) and is_identifier(name) for name in names):
+        raise EdgeError("unauthorized", "the token names an impossible user, workspace or session")
+    limited_to = None if sessions is None else frozenset(sessions)
+    return Principal("user", workspace, user_id, USER_SCOPES, limited_to, float(expires_at))
