@@ -136,6 +136,7 @@ class Catalog:
         if not _same_content(old, new):
             self._log_change(server, new)
         await self._node.log.wait_durable(server.info_lsn_end)
+        _end_tails_of_strangers(server)
         return server.info
 
     async def delete(self, workspace: str, session_id: str) -> None:
@@ -193,6 +194,14 @@ class Catalog:
 
     def _log_change(self, server: "SessionServer", info: SessionInfo) -> None:
         self._node.note_session_change(server.change(info))
+
+
+def _end_tails_of_strangers(server: "SessionServer") -> None:
+    """Who is no member any more reads no further."""
+    error = SessionNotFoundError(f"no session {server.info.session}", session=server.info.session)
+    for tail in list(server.tails):
+        if tail.reader is not None and not server.info.allows(tail.reader):
+            tail.end(error)
 
 
 def _check_names(

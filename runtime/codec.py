@@ -120,7 +120,7 @@ def encode_read(session: str, user_id: str, seq: int, at: bytes) -> bytes:
     )
 
 
-def make_session(
+def make_session(  # noqa: PLR0913
     session: str,
     *,
     user_id: str,

@@ -31,7 +31,7 @@ class Reply(Protocol):
         seq: int,
         id: str,
         client_id: str | None,
-        duplicate: bool,
+        duplicate: bool,  # noqa: FBT001
     ) -> None:
         """The message is durable at `seq`."""
 

@@ -44,7 +44,7 @@ class PendingAppend:
         record = self.record
         server = self.server
         server.apply(record)
-        self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)
+        self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)  # noqa: FBT003
 
 
 class PendingRecord:
@@ -195,7 +195,7 @@ class SessionServer:
 
     def _ack_resend(self, accepted: Accepted, client_id: str, reply: Reply, ref: Any) -> None:
         def answer() -> None:
-            reply.acked(ref, self, accepted.seq, accepted.id, client_id, True)
+            reply.acked(ref, self, accepted.seq, accepted.id, client_id, True)  # noqa: FBT003
 
         if accepted.seq <= self.durable_seq:
             answer()

@@ -34,6 +34,9 @@ class Sink(Protocol):
     def deliver(self, tail: "Tail", body: bytes) -> bool:
         """Take one message, or return False if there is no room for it now."""
 
+    def page_delivered(self) -> None:
+        """A page of a replay was delivered: send it, nobody else will."""
+
     async def wait_room(self) -> bool:
         """Return True when `deliver` would take a message again, False if it never will."""
 
@@ -42,13 +45,19 @@ class Sink(Protocol):
 
 
 class Tail:
-    """One reader's position in one session: `next_seq` is what it gets next."""
+    """One reader's position in one session: `next_seq` is what it gets next.
 
-    __slots__ = ("closed", "next_seq", "server", "sink")
+    `reader` is the user who must be allowed to read, or None where a backend answers for the reader.
+    """
 
-    def __init__(self, server: "SessionServer", sink: Sink, after_seq: int) -> None:
+    __slots__ = ("closed", "next_seq", "reader", "server", "sink")
+
+    def __init__(
+        self, server: "SessionServer", sink: Sink, after_seq: int, reader: str | None = None
+    ) -> None:
         self.server = server
         self.sink = sink
+        self.reader = reader
         self.next_seq = after_seq + 1
         self.closed = False
         server.tails.add(self)
@@ -91,6 +100,7 @@ class Tail:
                 await self._replay_archive()
             else:
                 self._replay_memory()
+            self.sink.page_delivered()
             await trio.lowlevel.checkpoint()
 
     def _replay_memory(self) -> None:
@@ -137,6 +147,9 @@ class Follower:
         self._wake()
         return True
 
+    def page_delivered(self) -> None:
+        """Nothing to send: the reader pulls."""
+
     async def wait_room(self) -> bool:
         """Return when the reader has taken what was held."""
         while self._bytes >= PAGE_BYTES_MAX and not self._closed:
@@ -175,10 +188,12 @@ class Follower:
 
 
 @asynccontextmanager
-async def follow(server: "SessionServer", after_seq: int) -> AsyncIterator[Follower]:
+async def follow(
+    server: "SessionServer", after_seq: int, reader: str | None = None
+) -> AsyncIterator[Follower]:
     """Follow a session from a cursor: `await follower.receive()` returns what comes next."""
     follower = Follower()
-    tail = Tail(server, follower, after_seq)
+    tail = Tail(server, follower, after_seq, reader)
     tail.start()
     try:
         yield follower
