@@ -1,0 +1,420 @@
+"""The commit log: appends become durable in batches, in order, or the log says that it failed.
+
+::
+
+    append ──▶ gathering ──cut at batch_bytes_max──▶ full batches ──▶ one write, one fdatasync ──▶ on_commit
+      │            └──────────── taken as it is when the disk is idle ──────────▲
+      └─ returns the LSN at once; nothing is durable yet
+
+Invariants:
+
+- One write is in flight; the next batch is what arrived meanwhile. So LSN order, file order and the order of
+  `on_commit` are one.
+- `on_commit` is called from the one place that saw the fdatasync of its batch return. `durable_lsn` is moved
+  just before, and nowhere else.
+- A write or sync that fails poisons the log: nothing is retried, because after a failed fsync the kernel may
+  call lost pages clean. The batch is never acknowledged, every later call raises, the task ends with
+  `LogPoisonedError`. What is on disk is found out by the next start.
+- A frame is only written where room was reserved, so a full disk is met by `check_room`, before an LSN.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, NamedTuple
+
+import trio
+
+from storage.directory import Directory
+from storage.errors import LogPoisonedError, LogQueueFullError, StorageFullError
+from storage.frame import (
+    BATCH_BYTES_LIMIT,
+    FRAME_HEADER_BYTES,
+    SEGMENT_HEADER_BYTES,
+    encode_length,
+)
+from storage.logwriter import LogWriter
+from storage.record import RECORD_LENGTH_BYTES, StoredRecord
+from storage.recovery import recover
+from storage.supply import SegmentSupply
+from storage.syncthread import RunSync, open_sync_thread
+
+SYNC_DELAY_MS_MAX = 25
+# Frame and record headers of what one `check_room` stands for: hundreds of small records.
+_ROOM_SLACK_BYTES = 4096
+
+
+_CLOSED = "it is closed"
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How the log trades latency, memory and disk."""
+
+    segment_bytes: int = 128 * 1024 * 1024
+    # Filled with zeros before the first append, so kept small: 0.1 s at 250 MB/s.
+    first_segment_bytes: int = 24 * 1024 * 1024
+    batch_bytes_max: int = 512 * 1024
+    sync_delay_ms: float = 0
+    queue_bytes_max: int = 64 * 1024 * 1024
+    retention_seconds: float = 3600
+    retention_bytes: int = 1024 * 1024 * 1024
+    idle_sync_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sync_delay_ms <= SYNC_DELAY_MS_MAX:
+            raise ValueError(f"sync_delay_ms is {self.sync_delay_ms}, not 0 to {SYNC_DELAY_MS_MAX}")
+        if not 0 < self.batch_bytes_max <= BATCH_BYTES_LIMIT:
+            raise ValueError(f"batch_bytes_max is {self.batch_bytes_max}, over {BATCH_BYTES_LIMIT}")
+        if self.segment_bytes < 4 * SEGMENT_HEADER_BYTES:
+            raise ValueError(f"segment_bytes is {self.segment_bytes}: too small to hold a batch")
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """What the log has done since it was opened, and how it is."""
+
+    commits: int
+    records: int
+    bytes: int
+    fsyncs: int
+    fdatasync_seconds_last: float
+    fdatasync_seconds_max: float
+    segments: int
+    bytes_on_disk: int
+    spare_ready: bool
+    queue_bytes: int
+    poisoned: bool
+    full: bool
+
+
+class _Batch(NamedTuple):
+    frame: bytearray
+    items: list[Any]
+    lsn_end: int
+
+
+class CommitLog:
+    """One owner's log, open for appending; made by `open_commit_log`."""
+
+    def __init__(
+        self,
+        writer: LogWriter,
+        options: LogOptions,
+        on_commit: Callable[[list[Any]], None],
+        next_lsn: int,
+    ) -> None:
+        self.next_lsn = next_lsn
+        self.durable_lsn = next_lsn
+        self._writer = writer
+        self._options = options
+        self._on_commit = on_commit
+        self._gathering = bytearray(FRAME_HEADER_BYTES)
+        self._items: list[Any] = []
+        self._full_batches: deque[_Batch] = deque()
+        self._queued_bytes = 0
+        self._room_bytes = 0
+        self._cut_bytes = min(options.batch_bytes_max, writer.frame_bytes_max // 2)
+        # One flag for all that is rare, tested once per append: the commit task sleeps, or has ended.
+        self._attention = False
+        self._failure: str | None = None
+        self._asleep = trio.lowlevel.ParkingLot()
+        self._gathered = trio.lowlevel.ParkingLot()
+        self._trailing_wanted = False
+        self._waiters: list[tuple[int, int, trio.Event]] = []
+        self._waiter_numbers = count()
+        writer.supply.on_room_change = self.update_room
+        self.update_room()
+
+    def check_room(self, size: int) -> None:
+        """Refuse an append of `size` bytes (prefix and body) that could not be kept.
+
+        When it returns, appends of that many bytes made before the next checkpoint will fit on disk.
+
+        Raises:
+            StorageFullError: the disk is full; until space returns there is only what was reserved.
+            LogQueueFullError: more waits for the disk than the options allow.
+            LogPoisonedError: the log failed.
+        """
+        if self._queued_bytes + len(self._gathering) + size > self._room_bytes:
+            self._refuse(size)
+
+    def append(self, prefix: bytes, body: bytes, item: object) -> int:
+        """Add a record to the gathering batch and return its LSN; nothing is durable yet.
+
+        `prefix` is what `record_prefix` returned. `item` goes to `on_commit` when the record is durable.
+        """
+        if self._attention:
+            self._attend()
+        frame = self._gathering
+        frame += encode_length(len(prefix) + len(body))
+        frame += prefix
+        frame += body
+        self._items.append(item)
+        lsn = self.next_lsn
+        self.next_lsn = lsn + 1
+        if len(frame) >= self._cut_bytes:
+            self._cut(RECORD_LENGTH_BYTES + len(prefix) + len(body))
+        return lsn
+
+    def after_commit(self, item: object) -> None:
+        """Hand `item` to `on_commit` once all that was appended so far is durable."""
+        if self._attention:
+            self._attend()
+        self._items.append(item)
+
+    async def wait_durable(self, lsn_end: int) -> None:
+        """Return when every record below `lsn_end` is durable.
+
+        Raises:
+            LogPoisonedError: the log failed before; whether they are is unknown.
+        """
+        if self.durable_lsn >= lsn_end:
+            await trio.lowlevel.checkpoint()
+            return
+        self._check_alive()
+        event = trio.Event()
+        heappush(self._waiters, (lsn_end, next(self._waiter_numbers), event))
+        await event.wait()
+        if self.durable_lsn < lsn_end:
+            self._check_alive()
+
+    async def sync(self) -> None:
+        """Return when everything appended so far is durable."""
+        self._gathered.unpark_all()
+        await self.wait_durable(self.next_lsn)
+
+    def release(self, cursor: int) -> None:
+        """Note that the archive holds every record below `cursor`: old segments may go in time."""
+        self._writer.supply.release(cursor)
+
+    def read(self, from_lsn: int, to_lsn: int) -> Iterator[StoredRecord]:
+        """Return the durable records from `from_lsn` up to `to_lsn`, read from disk. Blocking.
+
+        Raises:
+            ArchiveBehindLogError: the first of them is no longer retained.
+            CorruptLogError: they cannot be read.
+        """
+        return self._writer.read(from_lsn, min(to_lsn, self.durable_lsn))
+
+    def statistics(self) -> LogStatistics:
+        """Return the log's counters and state."""
+        writer = self._writer
+        return LogStatistics(
+            commits=writer.commits,
+            records=self.durable_lsn - writer.opened_lsn,
+            bytes=writer.bytes,
+            fsyncs=writer.fsyncs,
+            fdatasync_seconds_last=writer.sync_seconds_last,
+            fdatasync_seconds_max=writer.sync_seconds_max,
+            segments=writer.segments,
+            bytes_on_disk=writer.bytes_on_disk,
+            spare_ready=writer.supply.spare_ready,
+            queue_bytes=self._queued_bytes + len(self._gathering) - FRAME_HEADER_BYTES,
+            poisoned=self._failure is not None,
+            full=writer.supply.full,
+        )
+
+    async def run_supply(self) -> None:
+        """Keep a spare segment ready and remove old ones, for ever; the caller gives this a task.
+
+        Raises:
+            LogPoisonedError: the disk failed otherwise than by being full.
+        """
+        try:
+            await self._writer.supply.run()
+        except OSError as error:
+            self.end(str(error))
+            raise LogPoisonedError(str(error)) from error
+
+    async def close(self) -> None:
+        """Leave the directory as a clean end, unless the log failed; the tasks have ended."""
+        healthy = self._failure is None or self._failure is _CLOSED
+        self.end(_CLOSED)
+        await self._writer.close(healthy=healthy)
+
+    async def run(self) -> None:
+        """Commit batches, for ever; the caller gives this a task.
+
+        Raises:
+            LogPoisonedError: a write or sync failed.
+        """
+        try:
+            while True:
+                if self._options.sync_delay_ms and self._items and not self._full_batches:
+                    await self._gather()
+                batch = self._take()
+                if batch is not None:
+                    await self._commit(batch)
+                elif self._trailing_wanted:
+                    self._trailing_wanted = False
+                    await self._writer.write_trailing()
+                else:
+                    self._attention = True
+                    await self._asleep.park()
+        except OSError as error:
+            self.end(str(error))
+            raise LogPoisonedError(str(error)) from error
+        finally:
+            self.end(_CLOSED)
+
+    async def watch(self) -> None:
+        """Ask for a trailing frame whenever the log has been idle for a while, for ever."""
+        while True:
+            commits = self._writer.commits
+            await trio.sleep(self._options.idle_sync_seconds)
+            if commits == self._writer.commits and self._attention and self._failure is None:
+                self._trailing_wanted = self._writer.trailing_missing
+                if self._trailing_wanted:
+                    self._attend()
+
+    def end(self, reason: str) -> None:
+        """Refuse everything from now on; the first reason stays."""
+        if self._failure is None:
+            self._failure = reason
+        self._attention = True
+        self._room_bytes = -1
+        for _, _, event in self._waiters:
+            event.set()
+
+    def update_room(self) -> None:
+        """Work out how many bytes may wait: all of them must fit into one segment that is there."""
+        if self._failure is None:
+            room_on_disk = self._writer.room_bytes - _ROOM_SLACK_BYTES
+            self._room_bytes = min(self._options.queue_bytes_max, room_on_disk)
+
+    async def _commit(self, batch: _Batch) -> None:
+        """Make a batch durable, then say so: the order of the last lines is the log's whole promise."""
+        records = batch.lsn_end - self.durable_lsn
+        if records:
+            await self._writer.write(batch.frame, records)
+            self.durable_lsn = batch.lsn_end
+        else:
+            await trio.lowlevel.checkpoint()
+        self._queued_bytes -= len(batch.frame)
+        self.update_room()
+        self._on_commit(batch.items)
+        while self._waiters and self._waiters[0][0] <= self.durable_lsn:
+            heappop(self._waiters)[2].set()
+
+    async def _gather(self) -> None:
+        with trio.move_on_after(self._options.sync_delay_ms / 1000):
+            await self._gathered.park()
+
+    def _take(self) -> _Batch | None:
+        if not self._full_batches:
+            if not self._items:
+                return None
+            self._cut()
+        return self._full_batches.popleft()
+
+    def _cut(self, last_bytes: int = 0) -> None:
+        """Close the gathering batch, whose last record takes `last_bytes`, and begin another."""
+        frame = self._gathering
+        if len(frame) > self._writer.frame_bytes_max:
+            del frame[-last_bytes:]
+            self._items.pop()
+            self.next_lsn -= 1
+            raise ValueError(f"a record of {last_bytes} bytes does not fit into a segment")
+        self._full_batches.append(_Batch(frame, self._items, self.next_lsn))
+        self._queued_bytes += len(frame)
+        self._gathering = bytearray(FRAME_HEADER_BYTES)
+        self._items = []
+        self._gathered.unpark_all()
+
+    def _attend(self) -> None:
+        self._check_alive()
+        self._attention = False
+        self._asleep.unpark()
+
+    def _check_alive(self) -> None:
+        if self._failure is not None:
+            raise LogPoisonedError(self._failure)
+
+    def _refuse(self, size: int) -> None:
+        self._check_alive()
+        waiting = self._queued_bytes + len(self._gathering)
+        if self._writer.supply.full and waiting + size <= self._options.queue_bytes_max:
+            raise StorageFullError
+        raise LogQueueFullError
+
+
+@asynccontextmanager
+async def open_commit_log(
+    directory: Directory,
+    *,
+    node_id: bytes,
+    epoch: int,
+    cursor: int,
+    on_commit: Callable[[list[Any]], None],
+    options: LogOptions | None = None,
+    run_sync: RunSync | None = None,
+    on_sync_seconds: Callable[[float], None] | None = None,
+) -> AsyncIterator[tuple[CommitLog, list[StoredRecord]]]:
+    """Recover the log in `directory` and open it for appending under `epoch`.
+
+    Yields the log and the records that the archive does not have yet (LSN ≥ `cursor`), which are durable.
+    Leaving the block syncs what was appended. Commits run in a thread of their own; with `run_sync`
+    everything that blocks runs through it instead.
+
+    Raises:
+        LogPoisonedError: a write or sync failed while the log was open.
+        StorageError: the log cannot be recovered; see `recover`.
+    """
+    options = options or LogOptions()
+    async with AsyncExitStack() as stack:
+        background = run_sync or partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
+        recovery = await background(
+            partial(recover, directory, node_id=node_id, epoch=epoch, cursor=cursor)
+        )
+        supply = SegmentSupply(
+            directory,
+            background,
+            segment_bytes=options.segment_bytes,
+            retention_seconds=options.retention_seconds,
+            retention_bytes=options.retention_bytes,
+        )
+        supply.release(cursor)
+        supply.retire(recovery.segments)
+        writer = LogWriter(
+            directory,
+            supply,
+            run_sync
+            if run_sync is not None
+            else await stack.enter_async_context(open_sync_thread()),
+            recovery=recovery,
+            node_id=node_id,
+            epoch=epoch,
+            segment_bytes=options.segment_bytes,
+            on_sync_seconds=on_sync_seconds,
+        )
+        await writer.open(min(options.first_segment_bytes, options.segment_bytes))
+        log = CommitLog(writer, options, on_commit, recovery.next_lsn)
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(log.run)
+                nursery.start_soon(log.watch)
+                nursery.start_soon(log.run_supply)
+                yield log, recovery.survivors
+                await log.sync()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            failure = _single(group)
+        finally:
+            with trio.CancelScope(shield=True):
+                await log.close()
+        if failure is not None:
+            raise failure
+
+
+def _single(group: BaseExceptionGroup) -> BaseException:
+    """Return the one exception that a group is about, so that callers catch it by its class."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

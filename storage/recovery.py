@@ -1,0 +1,327 @@
+"""Finds out what a log holds, and makes it safe to serve.
+
+**Which records count.** Epochs overlap: a segment of epoch E with base LSN B voids every record from B on
+in segments of lower epochs. What is left of each segment is its span; the spans, by LSN, are the log.
+
+**Where the log ends.** Every span but the last has a known end, because a segment begins only after all
+before it was synced: damage below that end is corruption. In the last span the frames are read until one
+is not valid. What stands there decides::
+
+    only zeros                                           clean end
+    anything else, and a valid frame after it            corruption: that frame proves the sync of this one
+    damage longer than one write can be                  corruption
+    damage in a segment that was sealed when named       corruption
+    the log would end below the flushed cursor           corruption
+    else                                                 a torn write, never acknowledged: dropped, copy kept
+
+Corruption is refused with file and offset; nothing has been changed then. It is never skipped.
+
+**What is done.** The records that the archive does not have yet (the survivors) are written into a new,
+sealed segment of the new epoch, synced and named, before anyone sees them. `read` may return bytes that the
+disk never took: after a failed fsync the kernel marks the pages clean, and after `kill -9` nobody ever asked
+for them to be synced. So nothing that was only read is trusted until it has been written again.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from storage.directory import Directory
+from storage.errors import (
+    ArchiveBehindLogError,
+    CorruptLogError,
+    FencedError,
+    LogBehindCursorError,
+)
+from storage.frame import (
+    BATCH_BYTES_LIMIT,
+    FRAME_BYTES_MAX,
+    FRAME_HEADER_BYTES,
+    MalformedError,
+    SegmentHeader,
+    append_record,
+    decode_records,
+)
+from storage.record import StoredRecord
+from storage.segment import (
+    TEMPORARY_SUFFIX,
+    SegmentReader,
+    SegmentWriter,
+    Spare,
+    is_segment_name,
+)
+
+TORN_SUFFIX = ".torn"
+_REWRITE_NAME = f"rewrite{TEMPORARY_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The LSNs that one segment contributes to the log; `end` is None for the segment that may grow."""
+
+    name: str
+    header: SegmentHeader
+    base: int
+    end: int | None
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Where the valid frames of the last segment end, and how many torn bytes stand there."""
+
+    name: str
+    offset: int
+    torn_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a log holds, from a given LSN on. `tail` is None if there is no segment at all."""
+
+    spans: tuple[Span, ...]
+    voided: tuple[str, ...]
+    records: list[StoredRecord]
+    next_lsn: int
+    tail: Tail | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A log that is safe to serve: what survived, and where the next segment continues."""
+
+    next_lsn: int
+    chain_crc: int
+    survivors: list[StoredRecord]
+    torn_bytes: int
+    segments: tuple[Span, ...]
+
+
+def recover(directory: Directory, *, node_id: bytes, epoch: int, cursor: int) -> Recovery:
+    """Read what the log holds from `cursor` on, and rewrite it under `epoch`.
+
+    Raises:
+        CorruptLogError: damage that is not a torn write.
+        LogBehindCursorError: the archive holds records that the log does not.
+        ArchiveBehindLogError: the log no longer holds the records after `cursor`.
+        FencedError: the log was already written under this epoch or a later one.
+    """
+    findings = examine(directory, node_id=node_id, cursor=cursor)
+    if any(span.header.epoch >= epoch for span in findings.spans):
+        raise FencedError(node_id.hex(), epoch)
+    if findings.next_lsn < cursor:
+        raise LogBehindCursorError(findings.next_lsn, cursor)
+
+    for name in directory.names():
+        if name.endswith(TEMPORARY_SUFFIX):
+            directory.unlink(name)
+    tail = findings.tail
+    if tail is not None and tail.torn_bytes:
+        _keep_torn_bytes(directory, tail)
+    spans = [
+        replace(span, end=findings.next_lsn) if span.end is None else span
+        for span in findings.spans
+    ]
+    chain_crc = 0
+    voided = list(findings.voided)
+    if findings.records:
+        assert findings.records[0].lsn == cursor
+        rewritten, chain_crc = _rewrite(directory, findings.records, node_id=node_id, epoch=epoch)
+        voided += [span.name for span in spans if span.base >= cursor]
+        spans = [
+            replace(span, end=min(span.end or 0, cursor)) for span in spans if span.base < cursor
+        ]
+        spans.append(rewritten)
+    if tail is not None and tail.name not in voided:
+        _cut_tail(directory, tail)
+    for name in voided:
+        directory.unlink(name)
+    directory.sync()
+    return Recovery(
+        findings.next_lsn,
+        chain_crc,
+        findings.records,
+        tail.torn_bytes if tail else 0,
+        tuple(spans),
+    )
+
+
+def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Findings:
+    """Decide what the log holds from `cursor` on, changing nothing.
+
+    Segments that end below `cursor` are not read beyond their headers. With `node_id` None any node's log
+    is accepted.
+
+    Raises:
+        CorruptLogError: damage that is not a torn write.
+        ArchiveBehindLogError: the log no longer holds the records after `cursor`.
+    """
+    spans, voided = _lay_out(_read_headers(directory, node_id))
+    if not spans:
+        return Findings((), voided, [], 0, None)
+    if spans[0].base > cursor:
+        raise ArchiveBehindLogError(cursor, spans[0].base)
+    records: list[StoredRecord] = []
+    workspaces: dict[bytes, str] = {}
+    next_lsn = spans[0].base
+    tail = None
+    before: SegmentReader | None = None
+    for span in spans:
+        if span.end is not None and span.end <= cursor and span is not spans[-1]:
+            next_lsn = span.end
+            before = None
+            continue
+        with SegmentReader(directory, span.name) as reader:
+            _check_chain(before, reader)
+            for record in read_span(reader, span, workspaces):
+                next_lsn = record.lsn + 1
+                if record.lsn >= cursor:
+                    records.append(record)
+            if span is spans[-1]:
+                tail = _judge_end(reader, span, next_lsn=next_lsn, cursor=cursor)
+            elif next_lsn != span.end:
+                raise CorruptLogError(reader.path, reader.offset, _gap(next_lsn, span.end))
+            before = reader
+    return Findings(tuple(spans), voided, records, next_lsn, tail)
+
+
+def read_span(
+    reader: SegmentReader, span: Span, workspaces: dict[bytes, str]
+) -> Iterator[StoredRecord]:
+    """Yield the records of a span, as far as its frames are valid.
+
+    Raises:
+        CorruptLogError: a valid frame holds what no writer produces.
+    """
+    for frame in reader.frames():
+        if span.end is not None and frame.first_lsn >= span.end:
+            return
+        try:
+            for record in decode_records(frame, workspaces):
+                if span.end is None or record.lsn < span.end:
+                    yield record
+        except MalformedError as error:
+            raise CorruptLogError(reader.path, reader.offset, error.reason) from error
+
+
+def _read_headers(
+    directory: Directory, node_id: bytes | None
+) -> list[tuple[str, SegmentHeader, int]]:
+    found = []
+    for name in directory.names():
+        if not is_segment_name(name):
+            continue
+        with SegmentReader(directory, name) as reader:
+            if node_id is not None and reader.header.node_id != node_id:
+                raise CorruptLogError(
+                    reader.path, 0, f"it belongs to node {reader.header.node_id.hex()}"
+                )
+            found.append((name, reader.header, reader.size))
+    return found
+
+
+def _lay_out(
+    found: list[tuple[str, SegmentHeader, int]],
+) -> tuple[list[Span], tuple[str, ...]]:
+    """Return the spans by LSN, and the names of segments that later epochs void altogether."""
+    found = sorted(found, key=lambda entry: (entry[1].epoch, entry[1].base_lsn))
+    spans: list[Span] = []
+    voided: list[str] = []
+    end: int | None = None  # where what comes after begins
+    voided_from: int | None = None  # where later epochs begin
+    epoch = -1
+    for name, header, size in reversed(found):
+        if header.epoch != epoch:
+            epoch = header.epoch
+            voided_from = end
+        if voided_from is not None and header.base_lsn >= voided_from:
+            voided.append(name)
+            continue
+        own_end = end if header.sealed_end is None or end is not None else header.sealed_end
+        spans.append(Span(name, header, header.base_lsn, own_end, size))
+        end = header.base_lsn
+    spans.reverse()
+    return spans, tuple(voided)
+
+
+def _check_chain(before: SegmentReader | None, reader: SegmentReader) -> None:
+    """Refuse a segment that does not continue the one before it in the same epoch."""
+    if before is None or before.header.epoch != reader.header.epoch:
+        return
+    if before.chain_crc != reader.header.prev_crc:
+        raise CorruptLogError(reader.path, 0, f"it does not continue {before.name}")
+
+
+def _judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) -> Tail:
+    """Tell a clean end and a torn write from corruption: the table in this module's docstring."""
+    if span.end is not None:
+        if next_lsn != span.end:
+            raise CorruptLogError(reader.path, reader.offset, _gap(next_lsn, span.end))
+        return Tail(span.name, reader.offset, 0)
+    damage_end = reader.damage_end()
+    torn_bytes = damage_end - reader.offset
+    if torn_bytes == 0:
+        return Tail(span.name, reader.offset, 0)
+    valid_at = reader.next_valid_frame(damage_end)
+    if valid_at is not None:
+        raise CorruptLogError(
+            reader.path, reader.offset, f"damage, and a valid frame after it at byte {valid_at}"
+        )
+    if torn_bytes > FRAME_BYTES_MAX:
+        raise CorruptLogError(
+            reader.path, reader.offset, f"{torn_bytes} bytes of damage, more than one write"
+        )
+    if next_lsn < cursor:
+        raise CorruptLogError(
+            reader.path,
+            reader.offset,
+            f"damage at LSN {next_lsn}, below the flushed cursor {cursor}",
+        )
+    return Tail(span.name, reader.offset, torn_bytes)
+
+
+def _gap(next_lsn: int, end: int | None) -> str:
+    return f"the records from LSN {next_lsn} to {end} are missing or damaged"
+
+
+def _keep_torn_bytes(directory: Directory, tail: Tail) -> None:
+    """Copy the torn bytes beside the log, for whoever wants to know what they were."""
+    with SegmentReader(directory, tail.name) as reader:
+        torn = reader.read(tail.offset, tail.torn_bytes)
+    name = f"{tail.name}@{tail.offset}{TORN_SUFFIX}"
+    if name in directory.names():
+        directory.unlink(name)
+    file = directory.create(name)
+    file.write_at(0, torn)
+    file.sync()
+    file.close()
+    directory.sync()
+
+
+def _rewrite(
+    directory: Directory, records: list[StoredRecord], *, node_id: bytes, epoch: int
+) -> tuple[Span, int]:
+    """Write `records` into a sealed segment of `epoch`; return its span and its last CRC."""
+    base_lsn, end = records[0].lsn, records[-1].lsn + 1
+    header = SegmentHeader(node_id, epoch, base_lsn, sealed_end=end, prev_crc=0)
+    writer = SegmentWriter(Spare(directory.create(_REWRITE_NAME), _REWRITE_NAME, 0), header)
+    frame = bytearray(FRAME_HEADER_BYTES)
+    first_lsn = base_lsn
+    for record in records:
+        append_record(frame, record)
+        if len(frame) >= BATCH_BYTES_LIMIT or record.lsn + 1 == end:
+            count = record.lsn + 1 - first_lsn
+            writer.append(frame, count=count, first_lsn=first_lsn, durable_upto=first_lsn)
+            first_lsn += count
+            frame = bytearray(FRAME_HEADER_BYTES)
+    writer.publish(directory)
+    writer.close()
+    return Span(writer.name, header, base_lsn, end, writer.offset), writer.chain_crc
+
+
+def _cut_tail(directory: Directory, tail: Tail) -> None:
+    """Give back the zeros and torn bytes after the last valid frame, or a crash loop fills the disk."""
+    file = directory.open(tail.name, writable=True)
+    if file.size() > tail.offset:
+        file.truncate(tail.offset)
+        file.sync()
+    file.close()
