@@ -69,8 +69,6 @@ class Limits:
     # Rows of one page, and what a page holds when the caller does not say.
     page_rows_max: int = 1000
     page_rows_default: int = 100
-    # `content` plus `metadata` of a session or message nest at most this deep (also edge/protocol.py).
-    depth_max: int = 128
 
     # User tokens: long enough for a working day, short enough that theft is bounded.
     token_ttl_seconds_max: int = 24 * 3600

@@ -61,7 +61,7 @@ class OriginPolicy:
 
     def allows(self, origin: str, host: str | None) -> bool:
         """Tell whether a page of this origin may call: listed, our own, or local in development."""
-        if origin in self.allowed_origins or "*" in self.allowed_origins:
+        if origin.lower() in self.allowed_origins:
             return True
         try:
             parts = urlsplit(origin)

@@ -42,6 +42,11 @@ class Pump:
         self._node = node
         node.published = self.flush_dirty
 
+    @property
+    def connections(self) -> int:
+        """How many connections it drives."""
+        return len(self.board.connections)
+
     def adopt(self, sock: socket.socket, head: bytes) -> Connection:
         """Take over a connected socket whose request head, an upgrade, was read already.
 
