@@ -14,6 +14,7 @@
     ├── ArchiveTooNewError       migrated by a later version
     ├── ArchiveConflictError     another row under the same key: stop and look
     ├── ArchiveSettingsError     a setting that durability rests on is off
+    ├── DurabilityMismatchError  the cluster runs at another durability level
     ├── CursorMismatchError      the flush cursor is not where it was left
     └── FencedError              a later epoch owns this log
 """
@@ -135,6 +136,18 @@ class ArchiveSettingsError(StorageError):
     def __init__(self, setting: str, found: str, wanted: str) -> None:
         super().__init__(f"the archive runs with {setting}={found}, but {wanted} is needed")
         self.hint = f"set {setting}={wanted} on the database"
+
+
+class DurabilityMismatchError(StorageError):
+    """The cluster was set up with another durability level than this node asks for."""
+
+    code = "durability_mismatch"
+
+    def __init__(self, found: str, wanted: str) -> None:
+        super().__init__(f"the cluster's durability level is {found}, this node asks for {wanted}")
+        self.hint = f"start this node with --durability {found}"
+        self.found = found
+        self.wanted = wanted
 
 
 class ArchiveConflictError(StorageError):

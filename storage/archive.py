@@ -1,0 +1,263 @@
+"""The archive: the SQL database that every durable record ends up in.
+
+The log is where a record becomes durable; the archive is where it is kept, and the only place that
+knows how far it came: the flush cursor moves in the same transaction that adds the rows. So a flush
+that was applied and a flush that was not can always be told apart by reading the cursor back, and
+applying one twice is refused before it can add anything.
+
+Every method blocks and may be called from any thread. What the database does not answer, or answers
+with anything but a refusal of a row's own data, is an `ArchiveUnavailableError`: call again later. If
+it came out of `flush`, its COMMIT may have happened all the same: ask `read_cursor`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from sqlalchemy import Connection, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from storage import history, keys, ownership
+from storage.dialect import Dialect
+from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
+from storage.history import SEQ_END, History, SessionSnapshot
+from storage.keys import ApiKey
+from storage.ownership import Ownership
+from storage.record import Record, SessionRecord
+from storage.rows import RowWriter
+from storage.schema import REVISION
+from storage.sqlite import SqliteDialect
+
+T = TypeVar("T")
+
+PAGE_BYTES_MAX = 8 * 2**20
+"""How many bytes of bodies one page holds unless told otherwise: what a reader takes into memory."""
+
+_REVISION = text("SELECT version_num FROM alembic_version")
+_DEAD_LETTERS = text("SELECT count(*) FROM dead_letters")
+_PING = text("SELECT 1")
+
+
+class ArchiveStatistics(msgspec.Struct, frozen=True):
+    """What the archive counts: rows that the database refused and that were set aside."""
+
+    dead_letters: int
+
+
+class Archive:
+    """An archive, opened and migrated."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._rows = RowWriter(dialect)
+        self._history = History(dialect)
+
+    # Ownership and flushing
+
+    def begin_epoch(self, node_id: str, level: str, above_epoch: int = 0) -> Ownership:
+        """Take a new epoch for this node, higher than `above_epoch`, and return its cursor too.
+
+        `above_epoch` is the highest epoch that the node's own log knows: an archive that was restored
+        to an older state must not hand the same one out again.
+
+        Raises:
+            DurabilityMismatchError: the cluster runs at another level.
+            ArchiveUnavailableError: the database does not answer.
+        """
+        with self._transaction() as connection:
+            ownership.settle_level(connection, level)
+            return ownership.take_epoch(connection, node_id, level, above_epoch)
+
+    def read_cursor(self, node_id: str) -> Ownership:
+        """Return the epoch and the cursor as they stand."""
+        return self._read(lambda connection: ownership.read_ownership(connection, node_id))
+
+    def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
+        """Move the records at LSN `cursor` and above into the archive, all or nothing.
+
+        Raises:
+            FencedError: another epoch owns this node's log.
+            CursorMismatchError: the cursor is not where it was left.
+            ArchiveConflictError: another row stands under the key of one of these.
+            ArchiveUnavailableError: the database failed; whether it committed is unknown.
+        """
+        with self._transaction() as connection:
+            ownership.check_epoch(connection, node_id, epoch)
+            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))
+            self._rows.write(connection, records)
+
+    # Reading
+
+    def read_session(
+        self, workspace: str, session: str, dedup_limit: int = 1_000
+    ) -> SessionSnapshot | None:
+        """Return what is known of a session; None where it was never created."""
+        return self._read(
+            lambda connection: self._history.read_session(
+                connection, workspace, session, dedup_limit
+            )
+        )
+
+    def read_messages(
+        self,
+        workspace: str,
+        session: str,
+        after_seq: int = 0,
+        limit: int = 1_000,
+        bytes_max: int = PAGE_BYTES_MAX,
+        before_seq: int | None = None,
+    ) -> list[tuple[int, bytes]]:
+        """Return (seq, body) of the messages above `after_seq`, ascending.
+
+        With `before_seq`: the newest below it instead of the oldest. At most `limit` of them, and
+        fewer where their bodies would exceed `bytes_max`, but never none if there is one.
+        """
+        newest = before_seq is not None
+        bounds = (after_seq, SEQ_END if before_seq is None else before_seq)
+        return self._read(
+            lambda connection: self._history.read_messages(
+                connection, workspace, session, bounds, limit, bytes_max, newest=newest
+            )
+        )
+
+    def list_sessions(
+        self,
+        workspace: str,
+        user_id: str | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int = 50,
+        *,
+        include_archived: bool = False,
+    ) -> list[SessionRecord]:
+        """Return sessions newest first, then by id, beginning after (created_at_ms, session).
+
+        With `user_id`: those that the user owns or is a member of.
+        """
+        return self._read(
+            lambda connection: history.list_sessions(
+                connection, workspace, user_id, after, limit, include_archived=include_archived
+            )
+        )
+
+    # Keys and secrets
+
+    def create_key(self, key: ApiKey) -> None:
+        """Store a new API key."""
+        with self._transaction() as connection:
+            keys.create_key(connection, key)
+
+    def list_keys(self) -> list[ApiKey]:
+        """Return every API key, revoked ones too, oldest first."""
+        return self._read(keys.list_keys)
+
+    def revoke_key(self, id: str, revoked_at_ms: int) -> bool:
+        """Revoke a key; return whether there was such a key that was not revoked yet."""
+        with self._transaction() as connection:
+            return keys.revoke_key(connection, id, revoked_at_ms)
+
+    def secret(self, name: str) -> bytes:
+        """Return a secret of the cluster, made at its first use; every process gets the same one."""
+        with self._transaction() as connection:
+            return keys.read_secret(connection, name)
+
+    # Operation
+
+    def statistics(self) -> ArchiveStatistics:
+        """Count what an operator should look at."""
+        return ArchiveStatistics(
+            dead_letters=self._read(lambda connection: connection.scalar(_DEAD_LETTERS)) or 0
+        )
+
+    def ping(self) -> None:
+        """Return if the database answers, raise ArchiveUnavailableError if it does not."""
+        self._read(lambda connection: connection.scalar(_PING))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._dialect.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Commit at the end of the block, roll back if it raises."""
+        try:
+            with self._dialect.writer.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            raise ArchiveUnavailableError(self._dialect.reason(error)) from error
+
+    def _read(self, query: Callable[[Connection], T]) -> T:
+        """Run one query, and once more if its connection turns out to be an old, dead one."""
+        try:
+            try:
+                with self._dialect.reader.connect() as connection:
+                    return query(connection)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            with self._dialect.reader.connect() as connection:
+                return query(connection)
+        except SQLAlchemyError as error:
+            raise ArchiveUnavailableError(self._dialect.reason(error)) from error
+
+
+def open_archive(url: str) -> Archive:
+    """Open the archive at `sqlite:///path` or `postgresql://…`, migrating it if it is older.
+
+    Raises:
+        ArchiveUnavailableError: no database answers there, within five seconds.
+        ArchiveSettingsError: it runs with a setting that would lose what was flushed.
+        ArchiveTooNewError: a later version migrated it.
+    """
+    dialect = _open_dialect(url)
+    try:
+        dialect.check()
+        _migrate(dialect)
+    except SQLAlchemyError as error:
+        dialect.close()
+        raise ArchiveUnavailableError(dialect.reason(error)) from error
+    except BaseException:
+        dialect.close()
+        raise
+    return Archive(dialect)
+
+
+def _open_dialect(url: str) -> Dialect:
+    scheme, _, rest = url.partition("://")
+    if scheme == "sqlite":
+        path = rest.removeprefix("/")
+        if not path or path == ":memory:":
+            raise ArchiveUnavailableError("sqlite:/// needs the path of a file")
+        return SqliteDialect(Path(path))
+    if scheme in {"postgresql", "postgres"}:
+        from storage.postgres import PostgresDialect  # noqa: PLC0415 - slow to import
+
+        return PostgresDialect(f"postgresql://{rest}")
+    raise ArchiveUnavailableError(f"{scheme}:// is neither sqlite:/// nor postgresql://")
+
+
+def _migrate(dialect: Dialect) -> None:
+    """Bring the schema to this version's, under the database's migration lock."""
+    with dialect.reader.connect() as connection:
+        if _read_revision(connection) == REVISION:
+            return
+    with dialect.writer.begin() as connection:
+        dialect.lock_migrations(connection)
+        # Another process may have migrated while this one waited.
+        found = _read_revision(connection)
+        if found == REVISION:
+            return
+        # Alembic takes a quarter of a second to import: only those who migrate wait for it.
+        from storage import migrations  # noqa: PLC0415
+
+        if found is not None and found not in migrations.known_revisions():
+            raise ArchiveTooNewError(found, REVISION)
+        migrations.upgrade(connection)
+
+
+def _read_revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(_REVISION)
+    return revision

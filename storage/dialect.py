@@ -1,0 +1,81 @@
+"""What differs between SQLite and PostgreSQL, and nothing more.
+
+A dialect opens the engines, says how many rows are moved by one statement, and sorts the database's
+errors by what is to be done about them. Everything else is written once, in SQL that both accept.
+"""
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol
+
+from sqlalchemy import Connection, Engine
+
+from storage.record import MessageRecord
+
+
+class Fault(enum.Enum):
+    """What a database error asks for."""
+
+    DUPLICATE = "a row stands under the key already: compare"
+    REFUSED = "a row's own data is refused: find it and set it aside"
+    UNAVAILABLE = "anything else: roll back and try again later"
+
+
+class Dialect(Protocol):
+    """A database, opened. Every method blocks; any thread may call it."""
+
+    writer: Engine
+    """Its transactions are serialised with those of other processes where the database needs it."""
+
+    reader: Engine
+    """Each statement is a transaction of its own."""
+
+    rows_sql: str
+    """A FROM clause: the JSON array `:rows` as rows with the column `value`."""
+
+    elements_sql: str
+    """A FROM clause: the JSON array of strings `sessions.members` as rows with the column `value`."""
+
+    recent_sql: str
+    """Aggregates of rows `m` as the JSON array of (sender, client_id, seq, id, digest)."""
+
+    reads_sql: str
+    """Aggregates of rows `r` as the JSON object of user to seq."""
+
+    page_sql: str
+    """Aggregates of rows (seq, body): the seqs and the lengths joined by commas, the bodies by nothing."""
+
+    bytes_sql: str
+    """A message's body as raw bytes."""
+
+    def check(self) -> None:
+        """Check that the database answers and runs with the settings that durability rests on."""
+        ...
+
+    def lock_migrations(self, connection: Connection) -> None:
+        """Keep other processes out until the transaction ends."""
+        ...
+
+    def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
+        """Insert rows that are all new, or fail."""
+        ...
+
+    def merge_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
+        """Insert the rows that are not there yet.
+
+        Raises:
+            ArchiveConflictError: another row stands under the same key.
+        """
+        ...
+
+    def fault(self, error: Exception) -> Fault:
+        """Say what an error asks for."""
+        ...
+
+    def reason(self, error: Exception) -> str:
+        """Describe an error on one line, without secrets."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
