@@ -120,7 +120,7 @@ def decode_request(data: bytes) -> Request:
     """
     try:
         data.decode()
-        request = _decode(data)
+        request: Request = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         refuse_json(data, error)
     ref = request.ref

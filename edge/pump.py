@@ -72,7 +72,7 @@ class Pump:
     async def _drive(self) -> None:
         board = self.board
         selector = board.selector
-        ready = selector.fileno()  # type: ignore[attr-defined]  # epoll and kqueue have one
+        ready = selector.fileno()
         while True:
             await trio.lowlevel.wait_readable(ready)
             board.now = trio.current_time()

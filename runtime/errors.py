@@ -88,7 +88,7 @@ class BackpressureError(SessionError):
 
     code = "backpressure"
     hint = "resend with the same client_id after retry_after_ms"
-    retry_after_ms = 1_000
+    retry_after_ms: int | None = 1_000
 
 
 class ShuttingDownError(SessionError):
@@ -96,4 +96,4 @@ class ShuttingDownError(SessionError):
 
     code = "shutting_down"
     hint = "reconnect with your last_seq and resend with the same client_id"
-    retry_after_ms = 1_000
+    retry_after_ms: int | None = 1_000

@@ -83,7 +83,7 @@ class NodeStatistics:
 class Node:
     """The sessions of this process. Made by `open_node`."""
 
-    def __init__(self, options: NodeOptions, archive: Archive, nursery: trio.Nursery) -> None:
+    def __init__(self, options: NodeOptions, archive: Archive) -> None:
         self.options = options
         self.archive = archive
         self.durability = options.durability
@@ -97,8 +97,8 @@ class Node:
         """Called after each batch was applied: the edge writes to its sockets once per batch."""
         self.log: CommitLog
         self.flusher: Flusher
+        self.nursery: trio.Nursery
         self.push: Callable[[Record], None]
-        self._nursery = nursery
         self._activating: dict[tuple[str, str], trio.Event] = {}
         self._readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
         self._last_session_lsn_end = 0
@@ -135,7 +135,7 @@ class Node:
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends with the node."""
-        self._nursery.start_soon(task)
+        self.nursery.start_soon(task)
 
     async def read_archive(
         self, server: SessionServer, after_seq: int, *, limit: int, bytes_max: int
@@ -325,51 +325,56 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(
-    options: NodeOptions, archive: Archive, directory: Directory | None = None
-) -> AsyncIterator[Node]:
+async def open_node(options: NodeOptions, archive: Archive) -> AsyncIterator[Node]:
     """Recover this data directory and serve its sessions until the block ends.
 
     Raises:
         StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
             the block, if the log is poisoned or this node is fenced.
     """
-    if directory is None:
-        directory = await trio.to_thread.run_sync(RealDirectory, options.data_dir / "log")
+    directory = await trio.to_thread.run_sync(RealDirectory, options.data_dir / "log")
     try:
         node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
-        ownership = await trio.to_thread.run_sync(
-            archive.begin_epoch, node_id.hex, options.durability
-        )
-        async with trio.open_nursery() as nursery:
-            node = Node(options, archive, nursery)
-            async with open_commit_log(
-                directory,
-                node_id=node_id.bytes,
-                epoch=ownership.epoch,
-                cursor=ownership.cursor,
-                options=options.log,
-                on_commit=node.committed,
-            ) as (node.log, survivors):
-                node.flusher = Flusher(
-                    archive,
-                    node_id.hex,
-                    ownership.epoch,
-                    ownership.cursor,
-                    on_flushed=node.flushed,
-                    reread=node.reread,
-                    options=options.flush,
-                )
-                node.push = node.flusher.push
-                node.flusher.extend([decode_record(stored) for stored in survivors])
-                survivors.clear()
-                nursery.start_soon(node.flusher.run)
-                await node.flusher.flush_all()
-                nursery.start_soon(node.sweep)
-                yield node
-                nursery.cancel_scope.cancel()
+        node = Node(options, archive)
+        async with _serve_log(node, directory, node_id), trio.open_nursery() as node.nursery:
+            node.nursery.start_soon(node.sweep)
+            yield node
+            node.nursery.cancel_scope.cancel()
     finally:
         await trio.to_thread.run_sync(directory.close)
+
+
+@asynccontextmanager
+async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> AsyncIterator[None]:
+    """Take an epoch, recover the log, flush what survived; then the node may serve."""
+    ownership = await trio.to_thread.run_sync(
+        node.archive.begin_epoch, node_id.hex, node.durability
+    )
+    async with open_commit_log(
+        directory,
+        node_id=node_id.bytes,
+        epoch=ownership.epoch,
+        cursor=ownership.cursor,
+        options=node.options.log,
+        on_commit=node.committed,
+    ) as (node.log, survivors):
+        node.flusher = Flusher(
+            node.archive,
+            node_id.hex,
+            ownership.epoch,
+            ownership.cursor,
+            on_flushed=node.flushed,
+            reread=node.reread,
+            options=node.options.flush,
+        )
+        node.push = node.flusher.push
+        node.flusher.extend([decode_record(stored) for stored in survivors])
+        survivors.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.flusher.run)
+            await node.flusher.flush_all()
+            yield
+            nursery.cancel_scope.cancel()
 
 
 def _load_node_id(data_dir: Path) -> uuid.UUID:

@@ -1,1 +1,79 @@
-"""Bytes, files and SQL: the commit log and the archive. Knows nothing of sockets."""
+"""Bytes, files and SQL: the commit log and the archive. Knows nothing of sessions or sockets.
+
+A record becomes durable in the `CommitLog` (`open_commit_log`), and is kept in the `Archive`
+(`open_archive`), where the `Flusher` takes it. The only place that knows how far that came is the flush
+cursor, which moves in the transaction that adds the rows.
+"""
+
+from storage.archive import Archive, ArchiveStatistics, open_archive
+from storage.commitlog import CommitLog, LogOptions, LogStatistics, open_commit_log
+from storage.directory import Directory, RealDirectory
+from storage.errors import (
+    ArchiveBehindLogError,
+    ArchiveConflictError,
+    ArchiveSettingsError,
+    ArchiveTooNewError,
+    ArchiveUnavailableError,
+    CorruptLogError,
+    CursorMismatchError,
+    DirectoryLockedError,
+    DurabilityMismatchError,
+    FencedError,
+    LogBehindCursorError,
+    LogPoisonedError,
+    LogQueueFullError,
+    StorageError,
+    StorageFullError,
+)
+from storage.flusher import Flusher, FlushOptions
+from storage.history import SessionSnapshot
+from storage.keys import ApiKey
+from storage.ownership import Ownership
+from storage.record import (
+    MessageRecord,
+    ReadRecord,
+    Record,
+    RecordType,
+    SessionRecord,
+    StoredRecord,
+    record_prefix,
+)
+
+__all__ = [
+    "ApiKey",
+    "Archive",
+    "ArchiveBehindLogError",
+    "ArchiveConflictError",
+    "ArchiveSettingsError",
+    "ArchiveStatistics",
+    "ArchiveTooNewError",
+    "ArchiveUnavailableError",
+    "CommitLog",
+    "CorruptLogError",
+    "CursorMismatchError",
+    "Directory",
+    "DirectoryLockedError",
+    "DurabilityMismatchError",
+    "FencedError",
+    "FlushOptions",
+    "Flusher",
+    "LogBehindCursorError",
+    "LogOptions",
+    "LogPoisonedError",
+    "LogQueueFullError",
+    "LogStatistics",
+    "MessageRecord",
+    "Ownership",
+    "ReadRecord",
+    "RealDirectory",
+    "Record",
+    "RecordType",
+    "SessionRecord",
+    "SessionSnapshot",
+    "StorageError",
+    "StorageFullError",
+    "StoredRecord",
+    "open_archive",
+    "open_commit_log",
+    "record_prefix",
+]

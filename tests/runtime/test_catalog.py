@@ -1,0 +1,141 @@
+import pytest
+import trio
+
+from runtime import (
+    ConflictError,
+    InvalidFieldError,
+    SessionArchivedError,
+    SessionDeletedError,
+    SessionExistsError,
+    SessionNotFoundError,
+    follow,
+    read_after,
+)
+from tests.runtime.conftest import OpenNode
+from tests.runtime.test_node import W, deactivate, make, send
+
+
+async def test_creating_again_with_the_same_body_returns_what_exists(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        first, created = await node.catalog.create(W, "s1", user_id="alice", metadata=b'{"a": 1}')
+        assert created
+        again, created = await node.catalog.create(W, "s1", user_id="alice", metadata=b'{"a": 1}')
+        assert not created
+        assert again == first
+        with pytest.raises(SessionExistsError):
+            await node.catalog.create(W, "s1", user_id="bob", metadata=b'{"a": 1}')
+
+
+async def test_creating_one_id_at_once_makes_one_session(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        created: list[bool] = []
+
+        async def create() -> None:
+            created.append((await node.catalog.create(W, "s1", user_id="alice"))[1])
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(create)
+        assert created.count(True) == 1
+
+
+async def test_a_session_without_an_id_is_given_one(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        info, created = await node.catalog.create(W, None, user_id="alice")
+        assert created
+        assert (await node.open(W, info.session)).info == info
+
+
+async def test_changes_survive_deactivation_and_count_versions(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        await make(node)
+        await node.catalog.change(W, "s1", members=("bob",), metadata=b'{"k":1}')
+        await deactivate(node)
+        info = (await node.open(W, "s1")).info
+        assert (info.members, info.metadata, info.version) == (("bob",), b'{"k":1}', 2)
+        assert (await node.catalog.change(W, "s1", members=("bob",))).version == 2
+        with pytest.raises(ConflictError):
+            await node.catalog.change(W, "s1", members=(), expected_version=1)
+
+
+async def test_an_archived_session_is_read_but_not_written(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await node.append(server, sender="alice", content=b"1")
+        await node.catalog.change(W, "s1", state="archived")
+        with pytest.raises(SessionArchivedError):
+            send(server, None)
+        assert len((await read_after(server, 0, 10)).bodies) == 1
+        await node.catalog.change(W, "s1", state="active")
+        await send(server, None).wait_ack()
+
+
+async def test_a_deleted_session_leaves_a_tombstone(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await node.append(server, sender="alice", content=b"1")
+        await node.catalog.delete(W, "s1")
+        with pytest.raises(SessionDeletedError):
+            await node.open(W, "s1")
+        await deactivate(node)
+        with pytest.raises(SessionDeletedError):
+            await node.open(W, "s1")
+        with pytest.raises(SessionDeletedError):
+            await node.catalog.create(W, "s1", user_id="alice")
+        assert (await node.catalog.list(W)).sessions == []
+
+
+async def test_a_listing_holds_what_was_just_created_newest_first(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        for n in range(7):
+            await node.catalog.create(
+                W, f"s{n}", user_id="alice", members=("bob",) if n % 2 else ()
+            )
+            await trio.sleep(0.002)
+        seen: list[str] = []
+        cursor = None
+        while True:
+            page = await node.catalog.list(W, user_id="alice", cursor=cursor, limit=3)
+            seen += [info.session for info in page.sessions]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert seen == [f"s{n}" for n in reversed(range(7))]
+        page = await node.catalog.list(W, user_id="bob")
+        assert [info.session for info in page.sessions] == ["s5", "s3", "s1"]
+
+
+async def test_archived_sessions_are_listed_only_when_asked_for(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        await make(node)
+        await node.catalog.change(W, "s1", state="archived")
+        assert (await node.catalog.list(W)).sessions == []
+        assert len((await node.catalog.list(W, include_archived=True)).sessions) == 1
+
+
+@pytest.mark.parametrize("cursor", ["x", "!!!", "AAAA", ""])
+async def test_a_made_up_cursor_is_refused(open_test_node: OpenNode, cursor: str) -> None:
+    async with open_test_node() as node:
+        with pytest.raises(InvalidFieldError):
+            await node.catalog.list(W, cursor=cursor)
+
+
+async def test_names_outside_the_alphabet_are_refused_by_field(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        with pytest.raises(InvalidFieldError) as refused:
+            await node.catalog.create(W, 'a"b', user_id="alice")
+        assert refused.value.details == {"field": "id"}
+
+
+async def test_who_is_removed_reads_no_further(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        await node.catalog.create(W, "s1", user_id="alice", members=("bob",))
+        server = await node.open(W, "s1")
+        async with follow(server, 0, "bob") as bob, follow(server, 0, "alice") as alice:
+            await node.catalog.change(W, "s1", members=())
+            await send(server, None).wait_ack()
+            with pytest.raises(SessionNotFoundError):
+                await bob.receive()
+            assert len(await alice.receive()) == 1

@@ -1,0 +1,55 @@
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.identifiers import Stamper, format_time, is_identifier, is_kind, parse_time
+
+
+def test_ids_are_version_7_uuids_of_the_ticked_millisecond() -> None:
+    stamper = Stamper()
+    stamper.tick(1_700_000_000_123)
+    parsed = uuid.UUID(stamper.next_id())
+    assert parsed.version == 7
+    assert parsed.variant == uuid.RFC_4122
+    assert parsed.int >> 80 == 1_700_000_000_123
+
+
+def test_ids_rise_within_a_millisecond_and_across_them() -> None:
+    stamper = Stamper()
+    ids = []
+    for now_ms in (5_000, 5_000, 5_001):
+        stamper.tick(now_ms)
+        ids += [stamper.next_id() for _ in range(1_000)]
+    assert ids == sorted(ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_time_never_runs_backwards() -> None:
+    stamper = Stamper()
+    stamper.tick(10_000)
+    first = stamper.next_id()
+    stamper.tick(9_000)
+    assert stamper.at_ms == 10_000
+    assert stamper.next_id() > first
+
+
+@given(st.integers(0, 4_000_000_000_000))
+def test_times_survive_a_round_trip(at_ms: int) -> None:
+    assert parse_time(format_time(at_ms)) == at_ms
+
+
+def test_times_are_written_as_rfc_3339_with_milliseconds() -> None:
+    assert format_time(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
+
+
+@pytest.mark.parametrize("name", ["a", "auth0|77", "user@example.com", "x" * 128, "1:2~3+4=5"])
+def test_names_of_the_alphabet_are_taken(name: str) -> None:
+    assert is_identifier(name)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 129, 'a"b', "a\\b", "a b", "a\n", "é", "a/b", "a\x00"])
+def test_names_that_would_need_escaping_are_not(name: str) -> None:
+    assert not is_identifier(name)
+    assert not is_kind(name)

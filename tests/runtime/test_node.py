@@ -1,0 +1,248 @@
+import json
+
+import pytest
+import trio
+
+from runtime import (
+    AheadOfLogError,
+    BackpressureError,
+    ClientIdReusedError,
+    ConflictError,
+    Node,
+    SessionNotFoundError,
+    SessionServer,
+    ShuttingDownError,
+    WaitingReply,
+    read_after,
+    read_before,
+)
+from tests.runtime.conftest import OpenNode
+
+W = "default"
+
+
+async def make(node: Node, session: str = "s1") -> SessionServer:
+    await node.catalog.create(W, session, user_id="alice")
+    return await node.open(W, session)
+
+
+def send(
+    server: SessionServer, client_id: str | None, content: bytes = b"1", expected: int | None = None
+) -> WaitingReply:
+    reply = WaitingReply()
+    server.append("alice", client_id, "text", content, b"{}", expected, reply, None)
+    return reply
+
+
+async def replay(node: Node, session: str = "s1") -> list[tuple[int, object]]:
+    server = await node.open(W, session)
+    page = await read_after(server, 0, 1_000)
+    return [(m["seq"], m["content"]) for m in map(json.loads, page.bodies)]
+
+
+async def flush(node: Node) -> None:
+    await node.log.sync()
+    await node.flusher.flush_all()
+
+
+async def deactivate(node: Node) -> None:
+    await flush(node)
+    assert all(server.is_idle(node.sweeps + 1) for server in node.active.values())
+    node.active.clear()
+
+
+async def test_what_is_acknowledged_is_replayed_after_a_restart(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        acks = [await node.append(server, sender="alice", content=b"%d" % n) for n in range(20)]
+        assert [ack.seq for ack in acks] == list(range(1, 21))
+    async with open_test_node() as node:
+        assert await replay(node) == [(n + 1, n) for n in range(20)]
+
+
+async def test_a_resend_gets_the_original_answer_after_a_restart(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        first = await node.append(server, sender="alice", client_id="c1", content=b"1")
+    async with open_test_node() as node:
+        server = await node.open(W, "s1")
+        again = await node.append(server, sender="alice", client_id="c1", content=b"1")
+        assert (again.seq, again.id, again.duplicate) == (first.seq, first.id, True)
+        with pytest.raises(ClientIdReusedError):
+            await node.append(server, sender="alice", client_id="c1", content=b"2")
+        assert await replay(node) == [(1, 1)]
+
+
+async def test_a_resend_gets_the_original_answer_after_deactivation(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await node.append(server, sender="alice", client_id="c1", content=b"1")
+        await deactivate(node)
+        server = await node.open(W, "s1")
+        assert server.durable_seq == 1
+        assert (await node.append(server, sender="alice", client_id="c1", content=b"1")).duplicate
+
+
+async def test_two_sends_of_one_message_in_one_batch_are_stored_once(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        first, second = send(server, "c1"), send(server, "c1")
+        ack, again = await first.wait_ack(), await second.wait_ack()
+        assert (ack.duplicate, again.duplicate) == (False, True)
+        assert ack.seq == again.seq == 1
+        assert await replay(node) == [(1, 1)]
+
+
+async def test_a_resend_of_a_pending_message_is_not_answered_before_it_is_durable(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await node.log.sync()
+        answered: list[int] = []
+
+        class Watch(WaitingReply):
+            def acked(self, *args: object, **kwargs: object) -> None:
+                answered.append(server.durable_seq)
+                super().acked(*args, **kwargs)  # type: ignore[arg-type]
+
+        first, second = Watch(), Watch()
+        for reply in (first, second):
+            server.append("alice", "c1", "text", b"1", b"{}", None, reply, None)
+        assert answered == []
+        await second.wait_ack()
+        assert answered == [1, 1]
+
+
+async def test_a_conflict_is_answered_only_once_its_reason_is_durable(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        pending = send(server, "c1", expected=0)
+        refused = send(server, "c2", expected=0)
+        assert server.durable_seq == 0
+        with pytest.raises(ConflictError) as conflict:
+            await refused.wait_ack()
+        assert conflict.value.details["head_seq"] == 1
+        assert server.durable_seq == 1
+        await pending.wait_ack()
+        with pytest.raises(ConflictError):
+            send(server, "c3", expected=0)
+
+
+async def test_pages_join_the_archive_and_unflushed_memory(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        for n in range(1, 6):
+            await node.append(server, sender="alice", content=b"%d" % n)
+        await flush(node)
+        assert server.first_unflushed_seq == 6
+        for reply in [send(server, None, b"%d" % n) for n in range(6, 11)]:
+            await reply.wait_ack()
+
+        page = await read_after(server, 0, 100)
+        assert [json.loads(body)["seq"] for body in page.bodies] == list(range(1, 11))
+        assert (page.head_seq, page.has_more) == (10, False)
+        page = await read_after(server, 3, 4)
+        assert [json.loads(body)["seq"] for body in page.bodies] == [4, 5, 6, 7]
+        assert page.has_more
+        page = await read_before(server, 8, 4)
+        assert [json.loads(body)["seq"] for body in page.bodies] == [4, 5, 6, 7]
+        page = await read_before(server, 3, 4)
+        assert [json.loads(body)["seq"] for body in page.bodies] == [1, 2]
+        assert not page.has_more
+        with pytest.raises(AheadOfLogError):
+            await read_after(server, 11, 1)
+
+
+async def test_an_unknown_session_is_not_found_and_leaves_nothing_behind(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        with pytest.raises(SessionNotFoundError):
+            await node.open(W, "nope")
+        assert not node.active
+
+
+async def test_many_activations_at_once_read_the_archive_once(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        await make(node)
+        await deactivate(node)
+        servers: list[SessionServer] = []
+
+        async def activate() -> None:
+            servers.append(await node.open(W, "s1"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(activate)
+        assert len({id(server) for server in servers}) == 1
+
+
+async def test_a_session_is_deactivated_only_when_all_is_flushed(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await flush(node)
+        reply = send(server, "c1")
+        assert not server.is_idle(node.sweeps + 1)
+        await reply.wait_ack()
+        await flush(node)
+        assert server.is_idle(node.sweeps + 1)
+        assert node.unflushed_bytes == 0
+
+
+async def test_an_idle_session_is_swept_and_comes_back(open_test_node: OpenNode) -> None:
+    async with open_test_node(idle_seconds=0.05) as node:
+        server = await make(node)
+        await node.append(server, sender="alice", content=b"1")
+        with trio.fail_after(5):
+            while node.active:
+                await trio.sleep(0.02)
+        assert await replay(node) == [(1, 1)]
+
+
+async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node: OpenNode) -> None:
+    async with open_test_node(unflushed_bytes_max=20_000) as node:
+        server = await make(node)
+        replies = []
+        with pytest.raises(BackpressureError):
+            for n in range(100):
+                replies.append(send(server, None, b"%d" % n))
+        assert 5 < len(replies) < 20
+        for reply in replies:
+            await reply.wait_ack()
+        await flush(node)
+        await send(server, None).wait_ack()
+        assert len(await replay(node)) == len(replies) + 1
+
+
+async def test_a_stopping_node_takes_no_work_and_flushes_what_it_took(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        reply = send(server, "c1")
+        assert await node.shutdown(5)
+        await reply.wait_ack()
+        assert server.first_unflushed_seq == 2
+        with pytest.raises(ShuttingDownError):
+            send(server, "c2")
+        assert node.not_ready() == ["shutting_down"]
+
+
+async def test_a_read_cursor_survives_a_restart(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        for _ in range(3):
+            await node.append(server, sender="alice", content=b"1")
+        await node.mark_read(server, user="bob", seq=2)
+        await node.mark_read(server, user="bob", seq=1)
+        with pytest.raises(AheadOfLogError):
+            await node.mark_read(server, user="bob", seq=4)
+    async with open_test_node() as node:
+        assert (await node.open(W, "s1")).reads == {"bob": 2}

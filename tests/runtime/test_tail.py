@@ -1,0 +1,185 @@
+import json
+from contextlib import suppress
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime import Node, SessionDeletedError, SessionError, SessionServer, Tail, follow
+from tests.runtime.conftest import OpenNode
+from tests.runtime.test_node import W, flush, make, send
+
+
+class SlowSink:
+    """Takes `room` messages, then none until it is given room again."""
+
+    def __init__(self, room: int = 0) -> None:
+        self.room = room
+        self.seqs: list[int] = []
+        self.error: SessionError | None = None
+        self._changed = trio.Event()
+
+    def deliver(self, tail: Tail, body: bytes) -> bool:
+        if self.room == 0:
+            return False
+        self.room -= 1
+        self.seqs.append(json.loads(body)["seq"])
+        return True
+
+    def page_delivered(self) -> None:
+        pass
+
+    async def wait_room(self) -> bool:
+        while self.room == 0:
+            await self._changed.wait()
+        return True
+
+    def ended(self, tail: Tail, error: SessionError) -> None:
+        self.error = error
+
+    def give(self, room: int) -> None:
+        self.room += room
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+async def append(server: SessionServer, count: int) -> None:
+    for reply in [send(server, None) for _ in range(count)]:
+        await reply.wait_ack()
+
+
+async def settle(node: Node, sink: SlowSink, seqs: int) -> None:
+    with trio.fail_after(5):
+        while len(sink.seqs) < seqs:
+            await trio.sleep(0.001)
+
+
+async def test_a_tail_at_the_head_is_live_at_once(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        sink = SlowSink(10)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        assert tail in server.live
+        await append(server, 3)
+        assert sink.seqs == [1, 2, 3]
+
+
+async def test_a_tail_replays_archive_then_memory_then_goes_live(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 700)
+        await flush(node)
+        await append(server, 50)
+        sink = SlowSink(10_000)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await settle(node, sink, 750)
+        await append(server, 5)
+        assert sink.seqs == list(range(1, 756))
+        assert tail in server.live
+
+
+async def test_a_slow_reader_falls_behind_and_catches_up_without_gap_or_repeat(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        sink = SlowSink(3)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await append(server, 10)
+        assert sink.seqs == [1, 2, 3]
+        assert tail not in server.live
+        for total in range(4, 11):
+            sink.give(1)
+            await settle(node, sink, total)
+            await append(server, 1)
+        sink.give(100)
+        await settle(node, sink, 17)
+        await append(server, 1)
+        assert sink.seqs == list(range(1, 19))
+
+
+async def test_a_tail_does_not_go_live_before_its_cursor_has_caught_up(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 5)
+        sink = SlowSink(2)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await settle(node, sink, 2)
+        await append(server, 1)
+        assert tail not in server.live
+        sink.give(50)
+        await settle(node, sink, 6)
+        assert sink.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        sink = SlowSink(100)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await append(server, 1)
+        tail.close()
+        await append(server, 1)
+        assert sink.seqs == [1]
+        assert not server.tails
+
+
+async def test_readers_of_an_erased_session_are_told(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 1)
+        async with follow(server, 0) as follower:
+            assert len(await follower.receive()) == 1
+            await node.catalog.delete(W, "s1")
+            with pytest.raises(SessionDeletedError):
+                await follower.receive()
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["append", "room", "flush", "yield"]), st.integers(1, 40)),
+        max_size=25,
+    ),
+    start=st.integers(0, 20),
+)
+def test_any_interleaving_of_appends_flushes_and_reads_is_seen_once_in_order(
+    open_test_node: OpenNode, steps: list[tuple[str, int]], start: int
+) -> None:
+    async def scenario() -> None:
+        async with open_test_node() as node:
+            with suppress(SessionError):
+                await node.catalog.delete(W, "s1")
+            server = await make(node, node.stamper.next_id())
+            await append(server, 20)
+            sink = SlowSink()
+            Tail(server, sink, start).start()
+            total = 20
+            for step, amount in steps:
+                if step == "append":
+                    total += amount
+                    await append(server, amount)
+                elif step == "room":
+                    sink.give(amount)
+                elif step == "flush":
+                    await flush(node)
+                else:
+                    for _ in range(amount):
+                        await trio.lowlevel.checkpoint()
+            sink.give(10_000)
+            await settle(node, sink, total - start)
+            assert sink.seqs == list(range(start + 1, total + 1))
+
+    trio.run(scenario)
