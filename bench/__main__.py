@@ -1,0 +1,96 @@
+"""``python -m bench``: the questions that can be asked of a server, from the command line."""
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import trio
+import typer
+
+from bench.report import print_append, print_memory, write_json
+from bench.scenarios.append import AppendOptions, GeneratorError, run_append
+from bench.scenarios.memory import MemoryOptions, run_memory
+from bench.server import ServerError
+from bench.writer import CONTENT_BYTES_MIN
+
+app = typer.Typer(
+    help="Measure Ringlog, and check that it kept its promise while it was measured.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Directory = Annotated[
+    Path,
+    typer.Option(
+        help="Where fresh data directories are made: on the disk that is to be measured.",
+        resolve_path=True,
+    ),
+]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Write the report as JSON to a file; - is stdout.")
+]
+DIRECTORY = Path(".ringlog")
+
+
+@app.command()
+def append(  # noqa: PLR0913, PLR0917 - each parameter is an option of the command
+    connections: Annotated[int, typer.Option(min=1)] = 64,
+    in_flight: Annotated[int, typer.Option(min=1, help="Messages on the way, each.")] = 1,
+    seconds: Annotated[float, typer.Option(min=0.1)] = 10.0,
+    content_bytes: Annotated[
+        int, typer.Option("--bytes", min=CONTENT_BYTES_MIN, help="Length of each content.")
+    ] = 200,
+    url: Annotated[str | None, typer.Option(help="A running server: ws://…/v1/ws.")] = None,
+    archive: Annotated[str | None, typer.Option(help="Archive of the server we start.")] = None,
+    joined: Annotated[  # noqa: FBT002 - typer makes --joined/--no-joined of it
+        bool, typer.Option(help="Whether senders follow their session: a message before each ack.")
+    ] = False,
+    directory: Directory = DIRECTORY,
+    json: JsonFile = None,
+) -> None:
+    """Durable appends, closed-loop; exits with 1 if the replay is not what was acknowledged."""
+    options = AppendOptions(
+        connections=connections,
+        in_flight=in_flight,
+        seconds=seconds,
+        content_bytes=content_bytes,
+        joined=joined,
+        directory=directory,
+        url=url,
+        archive=archive,
+    )
+    try:
+        report = trio.run(run_append, options)
+    except (GeneratorError, ServerError) as error:
+        _give_up(error)
+    if json is not None:
+        write_json(report, json)
+    if str(json) != "-":
+        print_append(report)
+    raise typer.Exit(0 if report.verdict["ok"] else 1)
+
+
+@app.command()
+def memory(
+    sessions: Annotated[int, typer.Option(min=1)] = 20_000,
+    connections: Annotated[int, typer.Option(min=1)] = 2_000,
+    directory: Directory = DIRECTORY,
+    json: JsonFile = None,
+) -> None:
+    """Resident memory per active session and per idle connection."""
+    options = MemoryOptions(sessions, connections, directory)
+    try:
+        report = trio.run(run_memory, options)
+    except ServerError as error:
+        _give_up(error)
+    if json is not None:
+        write_json(report, json)
+    if str(json) != "-":
+        print_memory(report)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    typer.echo(f"bench: {error}", err=True)
+    raise typer.Exit(2)
+
+
+app(prog_name="python -m bench")

@@ -1,0 +1,110 @@
+"""What a figure depends on beside the code: cores, kernel, file system, and the disk's own sync."""
+
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE_BYTES = 4096
+"""One page: what an idle log writes for one small message."""
+
+PROBE_SYNCS = 500
+"""Enough for a p99 of five samples, and below a second on any disk worth measuring."""
+
+_REPOSITORY = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """The machine, as far as it bears on a figure."""
+
+    cores: int
+    cpu: str
+    kernel: str
+    filesystem: str
+    python: str
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class SyncLatency:
+    """What one `fdatasync` costs in this directory, with nobody else writing."""
+
+    p50: float
+    p99: float
+
+
+def read_environment(directory: Path) -> Environment:
+    """Describe this machine and the file system that holds `directory`."""
+    return Environment(
+        cores=len(os.sched_getaffinity(0)),
+        cpu=_cpu_model(),
+        kernel=platform.release(),
+        filesystem=_filesystem(directory),
+        python=platform.python_version(),
+        commit=_commit(),
+    )
+
+
+def measure_sync_ms(directory: Path) -> SyncLatency:
+    """Overwrite a preallocated file page by page, as the commit log does, and time each sync."""
+    samples: list[float] = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        descriptor = file.fileno()
+        os.pwrite(descriptor, bytes(PROBE_BYTES * PROBE_SYNCS), 0)
+        os.fsync(descriptor)
+        for page in range(PROBE_SYNCS):
+            start = time.perf_counter()
+            os.pwrite(descriptor, b"x" * PROBE_BYTES, page * PROBE_BYTES)
+            os.fdatasync(descriptor)
+            samples.append((time.perf_counter() - start) * 1000)
+    cuts = statistics.quantiles(samples, n=100, method="inclusive")
+    return SyncLatency(p50=round(cuts[49], 3), p99=round(cuts[98], 3))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid: int) -> int:
+    """Return the memory that a process holds now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def _filesystem(directory: Path) -> str:
+    """Return the type of the mount with the longest path above `directory`."""
+    path = directory.resolve()
+    found = ("", "unknown")
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mount, kind = line.split()[:3]
+        if path.is_relative_to(mount) and len(mount) >= len(found[0]):
+            found = (mount, kind)
+    return found[1]
+
+
+def _commit() -> str:
+    try:
+        done = subprocess.run(
+            ("git", "describe", "--always", "--dirty"),
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

@@ -1,0 +1,114 @@
+"""What a run prints: a table for people on stdout, or JSON for the next program."""
+
+import sys
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.environment import Environment, SyncLatency
+
+MIB = 1024 * 1024
+
+
+class AppendReport(msgspec.Struct, kw_only=True):
+    """The outcome of an append run; a run whose verdict failed has no rate."""
+
+    scenario: str
+    config: dict[str, str | int | float | bool | None]
+    environment: Environment
+    rate_per_second: float | None
+    acked: int
+    refused: dict[str, int]
+    ack_ms: dict[str, float]
+    fdatasync_ms: SyncLatency
+    server_cpu: float | None
+    server_rss_bytes: int | None
+    generator_cpu: float
+    verdict: dict[str, bool | int]
+    examples: list[str]
+
+
+class MemoryReport(msgspec.Struct, kw_only=True):
+    """What idle things cost the server."""
+
+    scenario: str
+    environment: Environment
+    sessions: int
+    connections: int
+    start_rss_bytes: int
+    rss_bytes: int
+    session_bytes: float
+    connection_bytes: float
+
+
+def progress(line: str) -> None:
+    """Say on stderr how far a run is."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def write_json(report: msgspec.Struct, path: Path) -> None:
+    """Write a report where the next program finds it; ``-`` is stdout."""
+    encoded = msgspec.json.format(msgspec.json.encode(report), indent=2)
+    if str(path) == "-":
+        sys.stdout.buffer.write(encoded + b"\n")
+    else:
+        path.write_bytes(encoded + b"\n")
+
+
+def print_append(report: AppendReport) -> None:
+    """Print the figures, or what is wrong with them."""
+    console = Console()
+    if not report.verdict["ok"]:
+        console.print("[bold red]The promise was broken[/]; there is no rate for that.")
+        console.print({kind: count for kind, count in report.verdict.items() if count})
+        console.print("\n".join(report.examples), markup=False, highlight=False)
+        return
+    ack, sync = report.ack_ms, report.fdatasync_ms
+    rows = {
+        "acknowledged": f"{report.rate_per_second:,.0f} /s",
+        "ack p50 · p90 · p99": f"{ack['p50']:.2f} · {ack['p90']:.2f} · {ack['p99']:.2f} ms",
+        "ack p99.9 · max": f"{ack['p999']:.2f} · {ack['max']:.2f} ms",
+        "fdatasync alone p50 · p99": f"{sync.p50:.2f} · {sync.p99:.2f} ms",
+        "server processor": _share(report.server_cpu),
+        "server memory": _mebibytes(report.server_rss_bytes),
+        "generator processor": _share(report.generator_cpu),
+        "refused": _counts(report.refused),
+        "verified by replay": f"{report.acked:,} acknowledged: all there, once, in order, unchanged",
+    }
+    _print_rows(console, rows)
+
+
+def print_memory(report: MemoryReport) -> None:
+    """Print what one session and one connection cost."""
+    rows = {
+        "server at start": _mebibytes(report.start_rss_bytes),
+        f"with {report.sessions:,} active sessions and {report.connections:,} connections": (
+            _mebibytes(report.rss_bytes)
+        ),
+        "per active session": f"{report.session_bytes:,.0f} bytes",
+        "per idle joined connection": f"{report.connection_bytes:,.0f} bytes",
+    }
+    _print_rows(Console(), rows)
+
+
+def _print_rows(console: Console, rows: dict[str, str]) -> None:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _share(cpu: float | None) -> str:
+    return "not ours to measure" if cpu is None else f"{cpu:.2f} cores"
+
+
+def _mebibytes(size: int | None) -> str:
+    return "not ours to measure" if size is None else f"{size / MIB:,.0f} MiB"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {code}" for code, count in counts.items()) or "none"

@@ -1,0 +1,185 @@
+"""A real ``ringlog serve`` as a child process that may be killed and started again.
+
+The port is chosen once and kept, so that clients find the server again after a crash. What the
+server prints goes to ``server.log`` beside its data directory, all runs in one file.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import trio
+
+READY_SECONDS_MAX = 30.0
+"""Recovery of a few segments takes well below a second; a slow disk gets the rest."""
+
+READY_POLL_SECONDS = 0.02
+"""How finely a start is timed."""
+
+STOP_SECONDS_MAX = 60.0
+"""A graceful stop may flush up to 256 MiB before it exits."""
+
+LOG_TAIL_BYTES = 4000
+"""How much of the log an error shows."""
+
+
+class ServerError(Exception):
+    """The server did not start, or did not stop as it should; the end of its log is the message."""
+
+    def __init__(self, what: str, log: Path) -> None:
+        tail = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace") if log.exists() else ""
+        super().__init__(f"{what}; {log} ends with:\n{tail}")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Where a server keeps its things, and what else it is told."""
+
+    directory: Path
+    archive: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More options, by the name of the flag without its dashes."""
+
+
+def sqlite_url(directory: Path) -> str:
+    """Return the archive that a server keeps for itself."""
+    return f"sqlite:///{directory / 'archive.db'}"
+
+
+class Server:
+    """One server, through all its lives."""
+
+    def __init__(self, options: ServerOptions, log: IO[bytes]) -> None:
+        self._options = options
+        self._log = log
+        self._process: trio.Process | None = None
+        self._port = _free_port()
+        self.url = f"ws://127.0.0.1:{self._port}/v1/ws"
+
+    @property
+    def pid(self) -> int:
+        """The process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def spawn(self) -> None:
+        """Start a process; it is not ready yet."""
+        assert self._process is None
+        command = [
+            *_command(),
+            "serve",
+            f"--listen=127.0.0.1:{self._port}",
+            f"--data={self._options.directory / 'data'}",
+            f"--archive={self._options.archive}",
+            *(f"--{name}={value}" for name, value in self._options.settings.items()),
+        ]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RINGLOG_")}
+        self._process = await trio.lowlevel.open_process(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=environment,
+            cwd=self._options.directory,
+        )
+
+    async def wait_ready(self) -> None:
+        """Return when ``/readyz`` says so.
+
+        Raises:
+            ServerError: The process ended, or took too long.
+        """
+        with trio.move_on_after(READY_SECONDS_MAX):
+            while not await self._is_ready():
+                if self._process is None or self._process.poll() is not None:
+                    raise self._error("the server ended before it was ready")
+                await trio.sleep(READY_POLL_SECONDS)
+            return
+        raise self._error(f"the server was not ready after {READY_SECONDS_MAX:.0f} s")
+
+    async def start(self) -> None:
+        """Start a process and wait until it is ready."""
+        await self.spawn()
+        await self.wait_ready()
+
+    async def kill(self) -> None:
+        """End the process at once, as a crash would: SIGKILL.
+
+        Raises:
+            ServerError: It had ended by itself before.
+        """
+        assert self._process is not None
+        ended = self._process.poll()
+        self._process.kill()
+        await self._process.wait()
+        self._process = None
+        if ended is not None:
+            raise self._error(f"the server exited with {ended} before it was killed")
+
+    async def stop(self) -> None:
+        """End the process gracefully: SIGTERM, and it must exit with 0.
+
+        Raises:
+            ServerError: It exited with something else, or did not exit.
+        """
+        assert self._process is not None
+        process, self._process = self._process, None
+        process.send_signal(signal.SIGTERM)
+        with trio.move_on_after(STOP_SECONDS_MAX) as deadline:
+            await process.wait()
+        if deadline.cancelled_caught:
+            process.kill()
+            await process.wait()
+            raise self._error(f"the server did not stop within {STOP_SECONDS_MAX:.0f} s")
+        if process.returncode != 0:
+            raise self._error(f"the server exited with {process.returncode} when told to stop")
+
+    async def abandon(self) -> None:
+        """Leave no process behind, whatever state it is in."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _is_ready(self) -> bool:
+        request = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
+        try:
+            async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
+                await stream.send_all(request % self._port)
+                status = await stream.receive_some(64)
+        except (OSError, trio.BrokenResourceError):
+            return False
+        return status.startswith(b"HTTP/1.1 200")
+
+    def _error(self, what: str) -> ServerError:
+        return ServerError(what, Path(self._log.name))
+
+
+@asynccontextmanager
+async def open_server(options: ServerOptions) -> AsyncIterator[Server]:
+    """Make a server that is not started yet; nothing of it is left running afterwards."""
+    with (options.directory / "server.log").open("ab") as log:
+        server = Server(options, log)
+        try:
+            yield server
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.abandon()
+
+
+def _command() -> list[str]:
+    """Return how this interpreter's own ``ringlog`` is run."""
+    script = Path(sys.executable).with_name("ringlog")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "edge"]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
