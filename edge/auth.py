@@ -24,6 +24,7 @@ import jwt
 
 from edge.errors import EdgeError
 from runtime import IDENTIFIER_RULE, is_identifier
+from storage import ApiKey
 
 DEFAULT_WORKSPACE = "default"
 KEY_PREFIX = "rl_"
@@ -65,16 +66,6 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
-class SecretKey:
-    """A secret key as it is stored: its SHA-256, not the key."""
-
-    hash: bytes
-    workspace: str
-    scopes: frozenset[str]
-    revoked: bool
-
-
-@dataclass(frozen=True, slots=True)
 class UserToken:
     """A minted token, with the second at which it expires."""
 
@@ -90,13 +81,14 @@ class Authenticator:
         signing_key: bytes,
         *,
         allow_development: bool,
-        keys: Iterable[SecretKey] = (),
+        keys: Iterable[ApiKey] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._signing_key = signing_key
         self._allow_development = allow_development
         self._clock = clock
-        self._keys: dict[bytes, SecretKey] = {}
+        self._keys: dict[bytes, ApiKey] = {}
+        self._keys_at = 0.0
         self.replace_keys(keys)
 
     @property
@@ -107,11 +99,16 @@ class Authenticator:
     @property
     def has_usable_keys(self) -> bool:
         """Whether any key is not revoked; without one nobody can get in, outside development."""
-        return any(not key.revoked for key in self._keys.values())
+        return any(key.revoked_at_ms is None for key in self._keys.values())
 
-    def replace_keys(self, keys: Iterable[SecretKey]) -> None:
+    def replace_keys(self, keys: Iterable[ApiKey]) -> None:
         """Take the present table of keys; revoked ones count as keys, so they end development mode."""
         self._keys = {key.hash: key for key in keys}
+        self._keys_at = self._clock()
+
+    def keys_age_seconds(self) -> float:
+        """Return how old the table of keys is: a key revoked since then still works."""
+        return max(0.0, self._clock() - self._keys_at)
 
     def authenticate(
         self,
@@ -160,13 +157,14 @@ class Authenticator:
     def _authenticate_key(self, credential: str) -> Principal:
         digest = hash_key(credential)
         key = self._keys.get(digest)
-        if key is None or key.revoked or not hmac.compare_digest(key.hash, digest):
+        known = key is not None and hmac.compare_digest(key.hash, digest)
+        if key is None or not known or key.revoked_at_ms is not None:
             raise EdgeError(
                 "unauthorized",
                 "the secret key is unknown or revoked",
                 hint="create one with: ringlog key create",
             )
-        return Principal("secret", key.workspace, None, key.scopes)
+        return Principal("secret", key.workspace, None, frozenset(key.scopes))
 
     def _authenticate_token(self, credential: str) -> Principal:
         try:

@@ -36,9 +36,14 @@ def check_start(received: bytes) -> None:
         raise EdgeError("bad_request", "this is not HTTP")
 
 
-def is_websocket_upgrade(head: bytes) -> bool:
-    """Tell whether a head asks for a WebSocket; a malformed one is refused by whoever reads it in full."""
-    return head.startswith(b"GET ") and _UPGRADE.search(head) is not None
+def is_websocket_upgrade(received: bytes) -> bool:
+    """Tell whether a head asks for a WebSocket; `received` holds all of it, and perhaps more.
+
+    A malformed upgrade is refused by whoever reads it in full. One whose lines end in bare line feeds is
+    left to h11, which takes that and hands back what is an upgrade in proper lines.
+    """
+    end = received.find(b"\r\n\r\n")
+    return received.startswith(b"GET ") and _UPGRADE.search(received, 0, end + 2) is not None
 
 
 def refuse(error: EdgeError) -> bytes:
