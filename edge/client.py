@@ -17,7 +17,7 @@ from msgspec import Raw
 
 from edge.access import acting_user, check_sees, check_token_names, session_owner
 from edge.auth import Principal
-from edge.errors import EdgeError, problem_of
+from edge.errors import CLOSE_POLICY, ERRORS, EdgeError, problem_of
 from edge.limits import Limits
 from edge.protocol import (
     Auth,
@@ -126,7 +126,10 @@ class Client:
         try:
             request = decode_request(data)
         except EdgeError as error:
-            self._transport.write_text(encode_refusal(error, find_ref(data)))
+            if ERRORS[error.code].close_code is None:
+                self._transport.write_text(encode_refusal(error, find_ref(data)))
+            else:
+                self.cut(error)
             return
         if self.in_flight >= self._limits.in_flight_max:
             self._refuse_in_flight(request)
@@ -157,7 +160,7 @@ class Client:
         """Tell the client why, and close with the code that goes with it."""
         problem = problem_of(error)
         self._transport.write_text(encode_error(problem))
-        self._transport.close(problem.kind.close_code or 1008, problem.code)
+        self._transport.close(problem.kind.close_code or CLOSE_POLICY, problem.code)
 
     # Requests.
 

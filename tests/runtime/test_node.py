@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 
 import pytest
 import trio
@@ -209,10 +210,9 @@ async def test_an_idle_session_is_swept_and_comes_back(open_test_node: OpenNode)
 async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node: OpenNode) -> None:
     async with open_test_node(unflushed_bytes_max=20_000) as node:
         server = await make(node)
-        replies = []
-        with pytest.raises(BackpressureError):
-            for n in range(100):
-                replies.append(send(server, None, b"%d" % n))
+        replies: list[WaitingReply] = []
+        with suppress(BackpressureError):
+            replies.extend(send(server, None, b"%d" % n) for n in range(100))
         assert 5 < len(replies) < 20
         for reply in replies:
             await reply.wait_ack()

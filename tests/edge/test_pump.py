@@ -1,0 +1,188 @@
+import socket
+import struct
+from contextlib import suppress
+
+import pytest
+import trio
+from websockets.frames import Frame, Opcode
+
+from edge.limits import Limits
+from tests.edge.conftest import OpenPump
+from tests.edge.socket_client import SocketClient, open_socket
+
+
+async def raw(client: SocketClient, *frames: Frame) -> None:
+    for frame in frames:
+        await client.stream.send_all(frame.serialize(mask=True))
+
+
+async def test_fragments_make_one_message(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.receive("hello")
+        await raw(
+            client,
+            Frame(Opcode.TEXT, b'{"type":"pi', fin=False),
+            Frame(Opcode.PING, b"between"),
+            Frame(Opcode.CONT, b"", fin=False),
+            Frame(Opcode.CONT, b'ng","ref":"1"}'),
+        )
+        assert await client.receive() == {"type": "ok", "ref": "1"}
+
+
+async def test_a_message_that_comes_byte_by_byte_is_read(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.receive("hello")
+        for byte in Frame(Opcode.TEXT, b'{"type":"ping","ref":"1"}').serialize(mask=True):
+            await client.stream.send_all(bytes((byte,)))
+        assert await client.receive() == {"type": "ok", "ref": "1"}
+
+
+async def test_many_messages_in_one_read_are_all_answered(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.receive("hello")
+        frame = Frame(Opcode.TEXT, b'{"type":"ping","ref":"1"}').serialize(mask=True)
+        await client.stream.send_all(frame * 500)
+        for _ in range(500):
+            assert (await client.receive())["type"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("frames", "close_code"),
+    [
+        ([Frame(Opcode.TEXT, b"x" * 300_000)], 1009),
+        ([Frame(Opcode.TEXT, b"x" * 200_000, fin=False), Frame(Opcode.CONT, b"x" * 200_000)], 1009),
+        (
+            [Frame(Opcode.TEXT, b"", fin=False)] + [Frame(Opcode.CONT, b"", fin=False)] * 10_000,
+            1008,
+        ),
+        ([Frame(Opcode.BINARY, b"x")], 1003),
+        ([Frame(Opcode.TEXT, b"\xff\xfe")], 1007),
+        ([Frame(Opcode.CONT, b"x")], 1002),
+        ([Frame(Opcode.PING, b"")] * 2_000, 1008),
+    ],
+)
+async def test_what_the_protocol_does_not_allow_closes_the_connection_and_no_other(
+    open_pump: OpenPump, frames: list[Frame], close_code: int
+) -> None:
+    async with (
+        open_pump() as server,
+        open_socket(server.port) as offender,
+        open_socket(server.port) as other,
+    ):
+        with suppress(trio.BrokenResourceError):
+            await offender.stream.send_all(b"".join(f.serialize(mask=True) for f in frames))
+        assert await offender.wait_closed() == close_code
+        assert (await other.ask(type="ping", ref="p"))["type"] == "ok"
+
+
+async def test_reserved_bits_are_refused(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        frame = bytearray(Frame(Opcode.TEXT, b"{}").serialize(mask=True))
+        frame[0] |= 0x40
+        await client.stream.send_all(bytes(frame))
+        assert await client.wait_closed() == 1002
+
+
+async def test_an_unmasked_frame_is_refused(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.stream.send_all(Frame(Opcode.TEXT, b"{}").serialize(mask=False))
+        assert await client.wait_closed() == 1002
+
+
+async def test_a_peer_that_closes_is_answered_and_gone(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        client.protocol.send_close(1000)
+        await client.flush()
+        assert await client.wait_closed() == 1000
+        with trio.fail_after(5):
+            while server.pump.board.connections:
+                await trio.sleep(0.01)
+
+
+async def test_a_peer_that_resets_is_gone(open_pump: OpenPump) -> None:
+    async with open_pump() as server:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        async with open_socket(server.port, stream=stream) as client:
+            await client.ask(type="join", ref="j", session="s", create={})
+        with trio.fail_after(5):
+            while server.pump.board.connections:
+                await trio.sleep(0.01)
+
+
+async def test_a_stalled_reader_is_cut_off_and_the_others_notice_nothing(
+    open_pump: OpenPump,
+) -> None:
+    limits = Limits(stall_timeout_seconds=1.0, connection_buffer_bytes_max=64 * 1024)
+    async with open_pump(limits) as server:
+        stalled_socket = trio.socket.socket()
+        stalled_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+        await stalled_socket.connect(("127.0.0.1", server.port))
+        async with (
+            open_socket(server.port, stream=trio.SocketStream(stalled_socket)) as stalled,
+            open_socket(server.port) as reader,
+            open_socket(server.port) as writer,
+        ):
+            for client in (stalled, reader):
+                await client.ask(type="join", ref="j", session="s", create={}, last_seq=0)
+            body = "x" * 10_000
+            with trio.fail_after(20):
+                sent = 0
+                while server.pump.board.closed_stalled == 0:
+                    sent += 1
+                    await writer.ask(type="send", ref=sent, session="s", content=body)
+                    assert (await reader.receive("message"))["seq"] == sent
+                    connections = server.pump.board.connections
+                    assert (
+                        max(c.buffered for c in connections)
+                        <= 2 * limits.connection_buffer_bytes_max
+                    )
+            assert await stalled.wait_closed() == 1013
+            # What it missed it gets with its cursor.
+            async with open_socket(server.port) as again:
+                await again.ask(type="join", ref="j", session="s", last_seq=sent - 3)
+                assert (await again.receive("message"))["seq"] == sent - 2
+
+
+async def test_a_slow_reader_that_makes_progress_gets_a_long_replay_whole(
+    open_pump: OpenPump,
+) -> None:
+    limits = Limits(stall_timeout_seconds=1.0, connection_buffer_bytes_max=64 * 1024)
+    async with open_pump(limits) as server, open_socket(server.port) as writer:
+        await writer.ask(type="join", ref="j", session="s", create={})
+        await writer.ask(type="leave", ref="l", session="s")
+        for n in range(60):
+            await writer.ask(type="send", ref=n, session="s", content="x" * 20_000)
+        async with open_socket(server.port) as reader:
+            await reader.ask(type="join", ref="j", session="s", last_seq=0)
+            for seq in range(1, 61):
+                await trio.sleep(0.03)
+                assert (await reader.receive("message"))["seq"] == seq
+
+
+async def test_a_silent_peer_is_pinged_and_then_closed(open_pump: OpenPump) -> None:
+    limits = Limits(heartbeat_seconds=0.5, idle_timeout_seconds=3.0)
+    async with (
+        open_pump(limits) as server,
+        open_socket(server.port) as alive,
+        open_socket(server.port) as silent,
+    ):
+        await alive.receive("hello")
+        with trio.move_on_after(4):
+            await alive.wait_closed()
+        # Reading answers pings; the other never did.
+        assert await silent.wait_closed() == 4408
+        assert (await alive.ask(type="ping", ref="p"))["type"] == "ok"
+
+
+async def test_stopping_closes_everyone_with_1012(open_pump: OpenPump) -> None:
+    async with (
+        open_pump() as server,
+        open_socket(server.port) as one,
+        open_socket(server.port) as two,
+    ):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.pump.close_all)
+            assert await one.wait_closed() == 1012
+            assert await two.wait_closed() == 1012
+        assert not server.pump.board.connections
