@@ -1,0 +1,5 @@
+"""`python -m edge` is `ringlog`."""
+
+from edge.cli import main
+
+main()

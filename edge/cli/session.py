@@ -1,0 +1,277 @@
+"""`ringlog session …`: look at sessions, follow them, write into them."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import msgspec
+import typer
+
+from edge.cli.failure import CommandError, ExitCode
+from edge.cli.options import Json, takes
+from edge.cli.output import Output, note
+from edge.config import ClientConfig
+
+# One page of an export: the largest that the server gives.
+EXPORT_PAGE_ROWS = 1000
+
+Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session's id")]
+User = Annotated[str | None, typer.Option("--user", "-u", help="the user who acts")]
+
+commands = typer.Typer(help="Sessions: list, show, follow, write, export.", no_args_is_help=True)
+
+
+class _Sessions(msgspec.Struct):
+    data: list[dict[str, Any]]
+    next_cursor: str | None = None
+
+
+class _Messages(msgspec.Struct):
+    data: list[msgspec.Raw]
+    head_seq: int
+    has_more: bool
+
+
+@commands.command("list")
+@takes(ClientConfig)
+def list_sessions(
+    *,
+    config: ClientConfig,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="only this user's sessions")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="how many")] = 50,
+    cursor: Annotated[str | None, typer.Option(help="go on after a page: its next_cursor")] = None,
+    as_json: Json = False,
+) -> None:
+    """List sessions, newest first.
+
+    \b
+      ringlog session list --user alice
+      ringlog session list --json | jq -r '.data[].id'
+    """
+    from edge.cli.remote import Remote
+
+    answer = Remote(config).get("/v1/sessions", user_id=user, limit=limit, cursor=cursor)
+    page = msgspec.json.decode(answer, type=_Sessions)
+    shown = ("id", "user_id", "members", "state", "created_at", "updated_at")
+    rows = page.data if as_json else [{name: row.get(name) for name in shown} for row in page.data]
+    Output(as_json=as_json).table(rows, "no sessions", next_cursor=page.next_cursor)
+    if page.next_cursor is not None and not as_json:
+        note(f"more: --cursor {page.next_cursor}")
+
+
+@commands.command("show")
+@takes(ClientConfig)
+def show(*, config: ClientConfig, session: Session, as_json: Json = False) -> None:
+    """Show a session: who is in it, its state and its metadata.
+
+    \b
+      ringlog session show demo
+    """
+    from edge.cli.remote import Remote, path_of
+
+    answer = Remote(config).get(path_of("sessions", session))
+    if as_json:
+        Output(as_json=True).json_line(answer.strip())
+    else:
+        Output(as_json=False).fields(msgspec.json.decode(answer))
+
+
+@commands.command("send")
+@takes(ClientConfig)
+def send(
+    *,
+    config: ClientConfig,
+    session: Session,
+    text: Annotated[str, typer.Argument(help="the message; - reads it from stdin")],
+    user: User = None,
+    client_id: Annotated[
+        str | None, typer.Option(help="an id of yours: sending it again stores it once")
+    ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="make the session if it is missing")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Append a text message and wait until it is durable.
+
+    \b
+      ringlog session send demo "hello" --user alice --create
+      date | ringlog session send demo - --user cron --client-id nightly-1
+    """
+    from edge.cli.remote import Remote, path_of
+
+    remote = Remote(config)
+    content = sys.stdin.read() if text == "-" else text
+    message: dict[str, Any] = {"kind": "text", "content": {"text": content}}
+    if user is not None and remote.may_name_sender():
+        message["sender"] = user
+    if client_id is not None:
+        message["client_id"] = client_id
+    if create:
+        remote.ask(
+            "POST",
+            "/v1/sessions",
+            body=msgspec.json.encode({"id": session} | ({"user_id": user} if user else {})),
+        )
+    ack = msgspec.json.decode(remote.post(path_of("sessions", session, "messages"), message))
+    if as_json:
+        Output(as_json=True).json(ack)
+    else:
+        note(
+            f"durable as #{ack['seq']}"
+            + (" (it was there already)" if ack.get("duplicate") else "")
+        )
+
+
+@commands.command("tail")
+@takes(ClientConfig)
+def tail(
+    *,
+    config: ClientConfig,
+    session: Session,
+    last: Annotated[
+        int, typer.Option("--last", "-n", min=0, max=1000, help="how many to begin with")
+    ] = 20,
+    after: Annotated[int | None, typer.Option(min=0, help="begin after this seq instead")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes")] = False,
+    user: User = None,
+    as_json: Json = False,
+) -> None:
+    """Print the newest messages; with --follow stay, and resume by itself when the server restarts.
+
+    \b
+      ringlog session tail demo --follow
+      ringlog session tail demo --after 0 --json | jq .content
+    """
+    from edge.cli.remote import Remote
+    from edge.cli.socket import Follower
+    from edge.cli.transcript import render
+
+    show_line: Callable[[bytes], None]
+    if as_json:
+        show_line = Output(as_json=True).json_line
+    else:
+
+        def show_line(line: bytes) -> None:
+            print(render(line), flush=True)
+
+    tail = None if after is not None else last
+    follower = Follower(Remote(config), session, show_line, user=user, last_seq=after, tail=tail)
+    _run(follower.run, live=follow)
+
+
+@commands.command("export")
+@takes(ClientConfig)
+def export(
+    *,
+    config: ClientConfig,
+    session: Session,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="file to write, instead of stdout")
+    ] = None,
+    after: Annotated[int, typer.Option(min=0, help="begin after this seq")] = 0,
+) -> None:
+    """Write every message as one line of JSON each, exactly as it is stored.
+
+    \b
+      ringlog session export demo > demo.jsonl
+      ringlog session export demo --out demo.jsonl
+    """
+    from edge.cli.remote import Remote, path_of
+
+    remote = Remote(config)
+    count = 0
+    with _open_output(out) as stream:
+        more = True
+        while more:
+            answer = remote.get(
+                path_of("sessions", session, "messages"), last_seq=after, limit=EXPORT_PAGE_ROWS
+            )
+            page = msgspec.json.decode(answer, type=_Messages)
+            stream.writelines(bytes(line) + b"\n" for line in page.data)
+            count += len(page.data)
+            after = _check_no_hole(page.data, after)
+            more = page.has_more and bool(page.data)
+            if out is not None and sys.stderr.isatty():
+                print(f"\r{count} of {page.head_seq}", end="" if more else "\n", file=sys.stderr)
+    note(f"{count} messages, up to #{after}")
+
+
+@commands.command("chat")
+@takes(ClientConfig)
+def chat(
+    *,
+    config: ClientConfig,
+    session: Session,
+    user: User = None,
+    last: Annotated[
+        int, typer.Option("--last", "-n", min=0, max=1000, help="how many to begin with")
+    ] = 20,
+) -> None:
+    """Talk: each line you type is a message. Ends with Ctrl-D; makes the session if it is missing.
+
+    \b
+      ringlog session chat demo --user alice       in one terminal
+      ringlog session chat demo --user bob         in another
+    """
+    from edge.cli.chat import converse
+    from edge.cli.remote import Remote
+
+    _run(converse, Remote(config), session, user, last)
+
+
+def _run(main: Callable[..., Any], *args: Any, **options: Any) -> None:
+    """Run a trio program, and let its one error out as itself."""
+    from functools import partial
+
+    import trio
+
+    try:
+        trio.run(partial(main, *args, **options), strict_exception_groups=True)
+    except* CommandError as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[CommandError]) -> CommandError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, CommandError)
+    return error
+
+
+@contextmanager
+def _open_output(path: Path | None) -> Iterator[IO[bytes]]:
+    """Give stdout, or a file that appears under its name only when all is in it."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    draft = path.with_name(path.name + ".part")
+    try:
+        with draft.open("wb") as stream:
+            yield stream
+        draft.replace(path)
+    except OSError as error:
+        raise CommandError("output", f"cannot write {path}: {error.strerror}") from None
+
+
+def _check_no_hole(lines: list[msgspec.Raw], after: int) -> int:
+    """Return the last seq; every line must be the next one, as the server promises."""
+    from edge.cli.transcript import read_message
+
+    for line in lines:
+        seq = read_message(bytes(line)).seq
+        if seq != after + 1:
+            raise CommandError(
+                "hole",
+                f"#{seq} follows #{after}",
+                "report this, with the server's log",
+                ExitCode.FAILURE,
+            )
+        after = seq
+    return after

@@ -1,0 +1,357 @@
+"""The composition root: a server, from its options to its exit code.
+
+It is the one place where the parts of several packages meet. They are opened in this order, and each
+one's failure to open is one clear line::
+
+    bind the address → open the archive → check who may come in → lock the directory, take an epoch,
+    recover the log, flush what survived → accept
+
+How it ends:
+
+- SIGTERM or SIGINT: take no new work, make durable what was accepted, flush for at most `drain_seconds`,
+  close the WebSockets with 1012, exit 0. A second signal ends the wait for the archive.
+- The log is poisoned, the node is fenced, or the archive holds another history: exit 70, at the latest
+  `FATAL_SECONDS` after the node gave up, whatever thread is stuck in the disk or the database. Nothing is
+  acknowledged in between, because only a commit acknowledges.
+"""
+
+import errno
+import gc
+import os
+import signal
+import ssl
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import structlog
+import trio
+
+from edge.acceptor import Acceptor, open_listener, serve_connections
+from edge.auth import SIGNING_KEY_NAME, Authenticator
+from edge.banner import banner
+from edge.config import Config, shown
+from edge.http_server import HttpServer, tls_context
+from edge.limits import Limits
+from edge.logging import configure_logging, escape
+from edge.metrics import Metrics
+from edge.origin import OriginPolicy
+from edge.pump import Pump
+from edge.values import Address
+from runtime import Node, NodeOptions, open_node
+from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
+
+# An archive that does not answer must be reported while somebody still looks at the terminal.
+ARCHIVE_OPEN_SECONDS = 4.0
+# How soon a key that was created or revoked counts in a running server.
+KEYS_REFRESH_SECONDS = 2.0
+# From the moment the node gives up to the end of the process.
+FATAL_SECONDS = 0.9
+# After a graceful stop, for what is left to unwind: a thread that waits for a database that went away.
+STOPPED_SECONDS = 5.0
+
+EXIT_FAILURE = 1
+EXIT_PROMISE_AT_RISK = 70
+EXIT_INTERRUPTED = 130
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def run_server(config: Config) -> int:
+    """Run a server until it is told to stop, and return the process's exit code."""
+    configure_logging(config.log_level, config.log_format)
+    server = Server(config)
+    try:
+        trio.run(server.run, strict_exception_groups=True)
+    except BaseException as error:  # noqa: BLE001 - the root: every failure becomes an exit code here
+        code = server.explain(error)
+        if server.ready:
+            end_process(code)  # not by returning: a thread may be stuck in the disk or the database
+        return code
+    return 0
+
+
+def end_process(code: int) -> NoReturn:
+    """End at once, after what was logged; nothing is left to do that the next start does not."""
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Server:
+    """One server, through its one life."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.ready = False
+        self._ended = False
+        self._started = time.perf_counter()
+        self._limits = Limits()
+        self._metrics = Metrics()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully.
+
+        Raises:
+            StartError: It cannot start.
+            StorageError: The archive or the log cannot be opened, or failed later; perhaps in a group.
+        """
+        config = self.config
+        tls = _open_tls(config)
+        listener = _bind(config.listen, self._limits)
+        with listener.socket:
+            await trio.to_thread.run_sync(_make_data_directory, config)
+            async with _open_archive(config) as archive:
+                auth = await _open_authenticator(archive, config)
+                async with open_node(_node_options(config), archive) as node:
+                    await self._serve(node, auth, archive, listener, tls)
+
+    async def _serve(
+        self,
+        node: Node,
+        auth: Authenticator,
+        archive: Archive,
+        listener: trio.SocketListener,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        """Serve connections on an open node."""
+        limits, metrics = self._limits, self._metrics
+        origins = OriginPolicy(
+            auth.development, frozenset(self.config.allow_origin), frozenset(self.config.allow_host)
+        )
+        pump = Pump(node, auth, origins, limits)
+        metrics.node = node
+        metrics.board = pump.board
+        http_server = HttpServer(_placeholder, limits, metrics)
+        acceptor = Acceptor(pump, http_server, _no_stream, tls, limits, metrics)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as services, trio.open_nursery() as connections:
+                services.start_soon(self._bound_the_end, node)
+                services.start_soon(pump.run)
+                services.start_soon(_refresh_keys, archive, auth)
+                accepting = await services.start(_accept, listener, acceptor, connections)
+                self._announce(auth, listener)
+                await anext(signals)
+                log.info("stopping", drain_seconds=self.config.drain_seconds)
+                accepting.cancel()
+                await self._drain(node, signals)
+                await pump.close_all()
+                await http_server.stop()
+                self._ended = True
+                _end_later(STOPPED_SECONDS, 0)
+                connections.cancel_scope.cancel()
+                services.cancel_scope.cancel()
+
+    async def _bound_the_end(self, node: Node) -> None:
+        """Wait to be cancelled; where that is no graceful stop, see to it that the process ends soon.
+
+        A task of its own, because this one is told at once, while the others may still be busy ending.
+        """
+        try:
+            await trio.sleep_forever()
+        finally:
+            if not self._ended:
+                log.error("giving_up", not_ready=node.not_ready())
+                _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK)
+
+    def _announce(self, auth: Authenticator, listener: trio.SocketListener) -> None:
+        """Say that the server is ready: to a person with what to try, to a log with the facts."""
+        # What was made until now lives as long as the process: the collector need not visit it again.
+        gc.collect()
+        gc.freeze()
+        self.ready = True
+        config = self.config
+        seconds = time.perf_counter() - self._started
+        address = Address(*listener.socket.getsockname()[:2])
+        if sys.stderr.isatty() and config.log_format != "json":
+            text = banner(config, address, development=auth.development, seconds=seconds)
+            print(f"{text}\n", file=sys.stderr, flush=True)
+            return
+        log.info(
+            "ready",
+            address=str(address),
+            data=str(config.data),
+            archive=shown(config)["archive"],
+            durability=config.durability,
+            development=auth.development,
+            seconds=round(seconds, 3),
+        )
+
+    async def _drain(self, node: Node, signals: AsyncIterator[int]) -> None:
+        """Make durable what was accepted, and give the archive the time that was asked for."""
+
+        async def hurry(scope: trio.CancelScope) -> None:
+            await anext(signals)
+            log.warning("hurried", reason="a second signal")
+            scope.cancel()
+
+        flushed = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry, nursery.cancel_scope)
+            flushed = await node.shutdown(self.config.drain_seconds)
+            nursery.cancel_scope.cancel()
+        if flushed:
+            log.info("stopped", records_unflushed=0)
+        else:
+            rows = node.statistics().unflushed_records
+            log.warning("stopped", records_unflushed=rows, next="they are in the log; start again")
+
+    def explain(self, error: BaseException) -> int:
+        """Say in one line why the server ended, and return the exit code for it."""
+        causes = list(_leaves(error))
+        if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
+            return EXIT_INTERRUPTED
+        for cause in causes:
+            if not self.ready and isinstance(cause, StartError | StorageError | OSError):
+                hint = getattr(cause, "hint", "") or "`ringlog doctor` looks at what a server needs"
+                line = f"ringlog: cannot start: {escape(_reason(cause))}; {hint}"
+                print(line, file=sys.stderr, flush=True)
+                return EXIT_FAILURE
+            if isinstance(cause, StorageError):
+                log.error("failed", code=cause.code, reason=str(cause), hint=cause.hint)
+                return EXIT_PROMISE_AT_RISK
+        log.error("failed", code="internal", exc_info=error)
+        return EXIT_FAILURE
+
+
+async def _accept(
+    listener: trio.SocketListener,
+    acceptor: Acceptor,
+    connections: trio.Nursery,
+    task_status: trio.TaskStatus[trio.CancelScope],
+) -> None:
+    """Accept connections until the scope that is reported is cancelled."""
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await serve_connections([listener], acceptor, connections)
+
+
+def _open_tls(config: Config) -> ssl.SSLContext | None:
+    if config.tls_cert is None or config.tls_key is None:
+        return None
+    try:
+        return tls_context(str(config.tls_cert), str(config.tls_key))
+    except OSError as error:  # SSLError is one
+        raise StartError(
+            f"cannot use {config.tls_cert} with {config.tls_key}: {_reason(error)}",
+            "give a PEM chain and its own private key",
+        ) from None
+
+
+def _bind(address: Address, limits: Limits) -> trio.SocketListener:
+    try:
+        return open_listener(address.host, address.port, limits)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"{address} is in use",
+                "stop what listens there, or choose another: --listen HOST:PORT",
+            ) from None
+        raise StartError(
+            f"cannot listen on {address}: {_reason(error)}", "choose another: --listen HOST:PORT"
+        ) from None
+
+
+def _make_data_directory(config: Config) -> None:
+    try:
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(config.data, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise StartError(
+            f"cannot write in the data directory {config.data}: {error.strerror}",
+            "let this user write there, or give another with --data DIR",
+        ) from None
+
+
+@asynccontextmanager
+async def _open_archive(config: Config) -> AsyncIterator[Archive]:
+    archive = await trio.to_thread.run_sync(open_archive, config.archive, abandon_on_cancel=True)
+    try:
+        yield archive
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(archive.close)
+
+
+async def _open_authenticator(archive: Archive, config: Config) -> Authenticator:
+    """Return who may come in; a server that others can reach does not start without a key."""
+    signing_key = await trio.to_thread.run_sync(archive.secret, SIGNING_KEY_NAME)
+    keys = await trio.to_thread.run_sync(archive.list_keys)
+    auth = Authenticator(signing_key, allow_development=config.listen.is_loopback, keys=keys)
+    if not config.listen.is_loopback and not auth.has_usable_keys:
+        raise StartError(
+            f"{config.listen} can be reached from other machines, and there is no key yet",
+            "create one first: ringlog key create NAME (same --data or --archive); or listen on 127.0.0.1",
+        )
+    return auth
+
+
+async def _refresh_keys(archive: Archive, auth: Authenticator) -> None:
+    """Take in keys that were created or revoked; while the archive is away, the known ones count."""
+    while True:
+        await trio.sleep(KEYS_REFRESH_SECONDS)
+        try:
+            auth.replace_keys(
+                await trio.to_thread.run_sync(archive.list_keys, abandon_on_cancel=True)
+            )
+        except ArchiveUnavailableError as error:
+            log.debug("keys_not_refreshed", reason=error.reason)
+
+
+def _node_options(config: Config) -> NodeOptions:
+    return NodeOptions(
+        data_dir=config.data,
+        durability=config.durability,
+        log=LogOptions(
+            segment_bytes=config.segment_bytes,
+            sync_delay_ms=config.sync_delay_ms,
+            retention_seconds=config.retention_seconds,
+            retention_bytes=config.retention_bytes,
+        ),
+        unflushed_bytes_max=config.unflushed_bytes_max,
+        idle_seconds=config.idle_seconds,
+    )
+
+
+def _end_later(seconds: float, code: int) -> None:
+    """End the process after a while, if it has not ended by itself."""
+    timer = threading.Timer(seconds, end_process, [code])
+    timer.daemon = True
+    timer.start()
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+async def _placeholder(scope: Any, _receive: Any, send: Any, *_rest: Any) -> None:
+    """Answer the probes until the HTTP application is wired."""
+    if scope["type"] == "http":
+        status = 200 if scope["path"] in {"/healthz", "/readyz"} else 404
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def _no_stream(stream: trio.SSLStream[trio.SocketStream], _head: bytes) -> None:
+    await trio.aclose_forcefully(stream)
