@@ -6,7 +6,8 @@ from typing import Annotated, NoReturn
 import trio
 import typer
 
-from bench.report import print_append, print_memory, write_json
+from bench.demo import DemoOptions, run_demo
+from bench.report import print_append, print_demo, print_memory, write_json
 from bench.scenarios.append import AppendOptions, GeneratorError, run_append
 from bench.scenarios.memory import MemoryOptions, run_memory
 from bench.server import ServerError
@@ -86,6 +87,29 @@ def memory(
         write_json(report, json)
     if str(json) != "-":
         print_memory(report)
+
+
+@app.command()
+def demo(
+    archive: Annotated[
+        str | None, typer.Option(help="postgresql://…; SQLite in the data directory by default.")
+    ] = None,
+    conversations: Annotated[
+        int | None, typer.Option(min=1, help="Play only the first so many of 7,168.")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, help="WebSocket connections.")] = 8,
+    kills: Annotated[int, typer.Option(min=0, help="How often the server is killed.")] = 2,
+    seed: Annotated[int, typer.Option(help="Chooses when.")] = 0,
+    directory: Directory = DIRECTORY,
+) -> None:
+    """Play real conversations through a server that is killed on the way; compare the archive."""
+    options = DemoOptions(directory, archive, conversations, clients, kills, seed)
+    try:
+        result = trio.run(run_demo, options)
+    except ServerError as error:
+        _give_up(error)
+    print_demo(result)
+    raise typer.Exit(0 if result.findings.ok else 1)
 
 
 def _give_up(error: Exception) -> NoReturn:

@@ -93,10 +93,12 @@ class Client:
     async def _converse(self, connection: Connection) -> None:
         """Talk over one connection until all is delivered or the connection is lost."""
         self._joined.clear()
-        self._to_join = list(self._tails)
         self._owed = 0
-        for delivery in self._open.values():
+        for delivery in list(self._open.values()):
             delivery.rewind()
+            if self._is_over(delivery):
+                self._close(delivery)
+        self._to_join = list(self._tails)
         while True:
             if requests := self._next_requests():
                 self._owed += len(requests)
@@ -119,33 +121,33 @@ class Client:
     def _next_requests(self) -> list[Request]:
         if trio.current_time() < self._paused_until:
             return []
-        requests: list[Request] = [
-            self._leave(d) for d in list(self._open.values()) if self._over(d)
-        ]
-        for delivery in islice(self._waiting, self._deliveries_max - len(self._open)):
-            self._open[delivery.session] = delivery
-            self._tails[delivery.session] = TailHistory(delivery.session, self._findings)
-            self._to_join.append(delivery.session)
-        requests += [self._join(session) for session in self._to_join]
-        self._to_join.clear()
+        requests: list[Request] = []
+        # Sends come first: it takes a look for another message to know that there is none.
         for session, delivery in self._open.items():
             if session in self._joined:
                 for message, send in delivery.take():
                     key = (message.sender, message.client_id)
                     self._history(session).send(key, message.content)
                     requests.append(send)
+        for delivery in [d for d in self._open.values() if self._is_over(d)]:
+            self._close(delivery)
+            requests.append(Leave(ref=f"leave {delivery.session}", session=delivery.session))
+        for delivery in islice(self._waiting, self._deliveries_max - len(self._open)):
+            self._open[delivery.session] = delivery
+            self._tails[delivery.session] = TailHistory(delivery.session, self._findings)
+            self._to_join.append(delivery.session)
+        requests += [self._join(session) for session in self._to_join]
+        self._to_join.clear()
         return requests
 
-    def _over(self, delivery: Delivery) -> bool:
+    def _is_over(self, delivery: Delivery) -> bool:
         """Tell whether all was acknowledged, and shown to us as well."""
         return delivery.is_done() and self._tails[delivery.session].cursor >= delivery.last_seq
 
-    def _leave(self, delivery: Delivery) -> Leave:
-        session = delivery.session
-        del self._open[session]
-        self._joined.discard(session)
-        self.left.append(self._tails.pop(session))
-        return Leave(ref=f"leave {session}", session=session)
+    def _close(self, delivery: Delivery) -> None:
+        del self._open[delivery.session]
+        self._joined.discard(delivery.session)
+        self.left.append(self._tails.pop(delivery.session))
 
     def _join(self, session: str) -> Join:
         create = self._open[session].create if session in self._open else self._follow[session]

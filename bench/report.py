@@ -7,6 +7,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from bench.demo import DemoResult
 from bench.environment import Environment, SyncLatency
 
 MIB = 1024 * 1024
@@ -61,9 +62,7 @@ def print_append(report: AppendReport) -> None:
     """Print the figures, or what is wrong with them."""
     console = Console()
     if not report.verdict["ok"]:
-        console.print("[bold red]The promise was broken[/]; there is no rate for that.")
-        console.print({kind: count for kind, count in report.verdict.items() if count})
-        console.print("\n".join(report.examples), markup=False, highlight=False)
+        _print_findings(console, report.verdict, report.examples)
         return
     ack, sync = report.ack_ms, report.fdatasync_ms
     rows = {
@@ -91,6 +90,31 @@ def print_memory(report: MemoryReport) -> None:
         "per idle joined connection": f"{report.connection_bytes:,.0f} bytes",
     }
     _print_rows(Console(), rows)
+
+
+def print_demo(result: DemoResult) -> None:
+    """Print what was played, and whether the archive holds it."""
+    console = Console()
+    findings = result.findings
+    rate = result.messages / result.play_seconds
+    rows = {
+        "conversations": f"{result.conversations:,}",
+        "messages acknowledged": f"{result.messages:,} in {result.play_seconds:.1f} s ({rate:,.0f} /s)",
+        "kill -9": f"{result.kills}",
+        "connections lost and resumed": f"{result.reconnects}",
+        "messages in the archive": f"{result.archived:,}",
+    }
+    _print_rows(console, rows)
+    if findings.ok:
+        console.print("All there, in order, once, byte for byte.", style="bold green")
+    else:
+        _print_findings(console, findings.verdict(), findings.examples)
+
+
+def _print_findings(console: Console, verdict: dict[str, bool | int], examples: list[str]) -> None:
+    console.print("The promise was broken.", style="bold red")
+    console.print({kind: count for kind, count in verdict.items() if count})
+    console.print("\n".join(examples), markup=False, highlight=False)
 
 
 def _print_rows(console: Console, rows: dict[str, str]) -> None:
