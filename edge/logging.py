@@ -7,15 +7,14 @@ line or drive a terminal: control characters are escaped as \u001b. Everything i
 
 import json
 import logging
-import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
 import structlog
 
-# C0, DEL, C1, the two line separators, and lone surrogates, which UTF-8 has no way to write.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+from edge.printable import escape
+
 # Longer values are cut in the pretty form only; a JSON line keeps all.
 PRETTY_VALUE_CHARACTERS_MAX = 400
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -42,11 +41,6 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers[:] = [_LibraryHandler()]
     root.setLevel(max(LEVELS[level], LIBRARY_LEVEL))
-
-
-def escape(text: str) -> str:
-    r"""Return `text` on one line, every control character written as \uXXXX."""
-    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:

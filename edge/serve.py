@@ -36,9 +36,10 @@ from edge.banner import banner
 from edge.config import Config, shown
 from edge.http_server import HttpServer, tls_context
 from edge.limits import Limits
-from edge.logging import configure_logging, escape
+from edge.logging import configure_logging
 from edge.metrics import Metrics
 from edge.origin import OriginPolicy
+from edge.printable import escape
 from edge.pump import Pump
 from edge.values import Address
 from runtime import Node, NodeOptions, open_node

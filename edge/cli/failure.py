@@ -18,7 +18,7 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
+import orjson
 
 
 class ExitCode(enum.IntEnum):
@@ -78,7 +78,7 @@ def refusal(status: int, problem: Mapping[str, Any]) -> CommandError:
 def read_problem(answer: bytes) -> dict[str, Any]:
     """Return the problem document in an answer; empty if it is something else."""
     try:
-        problem = msgspec.json.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        problem = orjson.loads(answer)
+    except orjson.JSONDecodeError:
         return {}
     return problem if isinstance(problem, dict) else {}

@@ -8,9 +8,9 @@ flush_commands = typer.Typer(help="The way from the log into the archive.", no_a
 
 @flush_commands.command("status")
 def status() -> None:
-    """x."""
+    """X."""
 
 
 @commands.command("verify")
 def verify() -> None:
-    """x."""
+    """X."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from edge.logging import escape
+from edge.printable import escape
 
 
 class Output:

@@ -9,7 +9,7 @@ import typer
 
 from edge.cli import check, configuration, keys, log, serving, session
 from edge.cli.failure import CommandError, ExitCode, command_error
-from edge.logging import escape
+from edge.printable import escape
 from edge.version import VERSION
 
 HELP = """A durable session runtime: an ordered log for each session, over WebSocket and HTTP.

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode, urlsplit
 
-import msgspec
+import orjson
 
 from edge.cli.failure import CommandError, ExitCode, read_problem, refusal
 from edge.config import ClientConfig
@@ -48,7 +48,7 @@ class Remote:
 
     def post(self, path: str, body: object) -> bytes:
         """Return the body of a successful POST of JSON."""
-        return self.request("POST", path, body=msgspec.json.encode(body))
+        return self.request("POST", path, body=orjson.dumps(body))
 
     def request(
         self,

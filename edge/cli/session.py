@@ -1,12 +1,12 @@
 """`ringlog session …`: look at sessions, follow them, write into them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-import msgspec
+import orjson
 import typer
 
 from edge.cli.failure import CommandError, ExitCode
@@ -21,17 +21,6 @@ Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session's i
 User = Annotated[str | None, typer.Option("--user", "-u", help="the user who acts")]
 
 commands = typer.Typer(help="Sessions: list, show, follow, write, export.", no_args_is_help=True)
-
-
-class _Sessions(msgspec.Struct):
-    data: list[dict[str, Any]]
-    next_cursor: str | None = None
-
-
-class _Messages(msgspec.Struct):
-    data: list[msgspec.Raw]
-    head_seq: int
-    has_more: bool
 
 
 @commands.command("list")
@@ -55,12 +44,14 @@ def list_sessions(
     from edge.cli.remote import Remote
 
     answer = Remote(config).get("/v1/sessions", user_id=user, limit=limit, cursor=cursor)
-    page = msgspec.json.decode(answer, type=_Sessions)
+    page = orjson.loads(answer)
     shown = ("id", "user_id", "members", "state", "created_at", "updated_at")
-    rows = page.data if as_json else [{name: row.get(name) for name in shown} for row in page.data]
-    Output(as_json=as_json).table(rows, "no sessions", next_cursor=page.next_cursor)
-    if page.next_cursor is not None and not as_json:
-        note(f"more: --cursor {page.next_cursor}")
+    rows = page["data"]
+    if not as_json:
+        rows = [{name: row.get(name) for name in shown} for row in rows]
+    Output(as_json=as_json).table(rows, "no sessions", next_cursor=page["next_cursor"])
+    if page["next_cursor"] is not None and not as_json:
+        note(f"more: --cursor {page['next_cursor']}")
 
 
 @commands.command("show")
@@ -77,7 +68,7 @@ def show(*, config: ClientConfig, session: Session, as_json: Json = False) -> No
     if as_json:
         Output(as_json=True).json_line(answer.strip())
     else:
-        Output(as_json=False).fields(msgspec.json.decode(answer))
+        Output(as_json=False).fields(orjson.loads(answer))
 
 
 @commands.command("send")
@@ -115,9 +106,9 @@ def send(
         remote.ask(
             "POST",
             "/v1/sessions",
-            body=msgspec.json.encode({"id": session} | ({"user_id": user} if user else {})),
+            body=orjson.dumps({"id": session} | ({"user_id": user} if user else {})),
         )
-    ack = msgspec.json.decode(remote.post(path_of("sessions", session, "messages"), message))
+    ack = orjson.loads(remote.post(path_of("sessions", session, "messages"), message))
     if as_json:
         Output(as_json=True).json(ack)
     else:
@@ -182,6 +173,7 @@ def export(
       ringlog session export demo --out demo.jsonl
     """
     from edge.cli.remote import Remote, path_of
+    from edge.cli.transcript import read_page
 
     remote = Remote(config)
     count = 0
@@ -191,10 +183,11 @@ def export(
             answer = remote.get(
                 path_of("sessions", session, "messages"), last_seq=after, limit=EXPORT_PAGE_ROWS
             )
-            page = msgspec.json.decode(answer, type=_Messages)
-            stream.writelines(bytes(line) + b"\n" for line in page.data)
-            count += len(page.data)
-            after = _check_no_hole(page.data, after)
+            page = read_page(answer)
+            lines = [bytes(line) for line in page.data]
+            after = _check_no_hole(lines, after)
+            stream.writelines(line + b"\n" for line in lines)
+            count += len(lines)
             more = page.has_more and bool(page.data)
             if out is not None and sys.stderr.isatty():
                 print(f"\r{count} of {page.head_seq}", end="" if more else "\n", file=sys.stderr)
@@ -260,12 +253,12 @@ def _open_output(path: Path | None) -> Iterator[IO[bytes]]:
         raise CommandError("output", f"cannot write {path}: {error.strerror}") from None
 
 
-def _check_no_hole(lines: list[msgspec.Raw], after: int) -> int:
+def _check_no_hole(lines: Iterable[bytes], after: int) -> int:
     """Return the last seq; every line must be the next one, as the server promises."""
     from edge.cli.transcript import read_message
 
     for line in lines:
-        seq = read_message(bytes(line)).seq
+        seq = read_message(line).seq
         if seq != after + 1:
             raise CommandError(
                 "hole",

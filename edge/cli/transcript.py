@@ -2,7 +2,7 @@
 
 import msgspec
 
-from edge.logging import escape
+from edge.printable import escape
 
 
 class Message(msgspec.Struct):
@@ -16,11 +16,20 @@ class Message(msgspec.Struct):
     client_id: str | None = None
 
 
+class Page(msgspec.Struct):
+    """A page of messages as the server gives it; each stays the bytes that are stored."""
+
+    data: list[msgspec.Raw]
+    head_seq: int
+    has_more: bool
+
+
 class _Text(msgspec.Struct):
     text: str
 
 
 _decode = msgspec.json.Decoder(Message).decode
+read_page = msgspec.json.Decoder(Page).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
