@@ -103,10 +103,7 @@ class HttpConnection:
         """
         server = self._server
         stream = self._stream
-        secure = not isinstance(stream, trio.SocketStream)
-        socket = (
-            stream if isinstance(stream, trio.SocketStream) else stream.transport_stream
-        ).socket
+        socket = _transport(stream).socket
         try:
             async with TaskGroup() as self._tasks:
                 self._protocol = Http1Protocol(

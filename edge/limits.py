@@ -29,6 +29,8 @@ class Limits:
     header_timeout_seconds: float = 10.0
     # From the head to the end of the body: 1 MiB at the slowest link worth serving (50 KiB/s).
     body_timeout_seconds: float = 20.0
+    # A whole response that is not a stream: a page of 4 MiB at 35 KiB/s.
+    response_timeout_seconds: float = 120.0
     # The TLS handshake, two round trips and one signature.
     tls_timeout_seconds: float = 10.0
     # How long an HTTP connection may rest between two requests. Above the 4 s that clients assume,

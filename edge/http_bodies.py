@@ -1,0 +1,156 @@
+"""The bodies of the HTTP API: what is decoded into, what is encoded from, and what OpenAPI describes.
+
+Unknown fields are refused by name. Ids are checked where they are used (`edge/protocol.py`), because an
+alphabet says more in an error than a pattern does. `content` and `metadata` stay the client's own bytes.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType, field
+
+from edge.limits import Limits
+
+TTL_SECONDS_DEFAULT = Limits().token_ttl_seconds_default
+
+Position = Annotated[int, Meta(ge=0, le=(1 << 53))]
+
+
+def _empty_object() -> Raw:
+    return Raw(b"{}")
+
+
+class CreateSession(msgspec.Struct, forbid_unknown_fields=True):
+    """A session to be created; the server gives out an id where it is left out."""
+
+    id: str | None = None
+    user_id: str | None = None
+    members: tuple[str, ...] = ()
+    agent_id: str | None = None
+    metadata: Raw = field(default_factory=_empty_object)
+
+
+class ChangeSession(msgspec.Struct, forbid_unknown_fields=True):
+    """What to change of a session; what is left out stays. `expected_version` guards against races."""
+
+    members: tuple[str, ...] | UnsetType = UNSET
+    agent_id: str | UnsetType | None = UNSET
+    metadata: Raw = field(default_factory=Raw)
+    expected_version: Position | UnsetType = UNSET
+
+
+class MarkRead(msgspec.Struct, forbid_unknown_fields=True):
+    """A read cursor: everything up to and including `seq` has been read."""
+
+    seq: Position
+    user_id: str | None = None
+
+
+class AppendMessage(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A message to be appended. `expected_seq` is the head that the sender has seen."""
+
+    content: Raw
+    client_id: str | None = None
+    kind: str = "text"
+    metadata: Raw = field(default_factory=_empty_object)
+    expected_seq: Position | None = None
+    sender: str | None = None
+
+
+class MintToken(msgspec.Struct, forbid_unknown_fields=True):
+    """A user token to be minted, for `ttl` seconds; limited to `sessions` where they are given."""
+
+    user_id: str
+    sessions: tuple[str, ...] | None = None
+    ttl: Position = TTL_SECONDS_DEFAULT
+
+
+class Token(msgspec.Struct):
+    """A minted token."""
+
+    token: str
+    user_id: str
+    expires_at: str
+
+
+class Ack(msgspec.Struct):
+    """A message is durable. `duplicate`: it was already, and this is the first answer again."""
+
+    session: str
+    seq: int
+    id: str
+    client_id: str | None
+    duplicate: bool
+    durability: str
+
+
+class ReadCursor(msgspec.Struct):
+    """How far a user has read."""
+
+    session: str
+    user_id: str
+    seq: int
+
+
+class Session(msgspec.Struct):
+    """A session."""
+
+    id: str
+    user_id: str
+    members: list[str]
+    agent_id: str | None
+    metadata: Any
+    state: str
+    created_at: str
+    updated_at: str
+    version: int
+
+
+class Message(msgspec.Struct, tag_field="type", tag="message"):
+    """A message, as it is stored and as every transport sends it."""
+
+    session: str
+    seq: int
+    id: str
+    sender: str
+    client_id: str | None
+    kind: str
+    content: Any
+    metadata: Any
+    at: str
+
+
+class SessionPage(msgspec.Struct):
+    """Sessions, newest first; `next_cursor` asks for the page after this one."""
+
+    data: list[Session]
+    next_cursor: str | None
+    has_more: bool
+
+
+class MessagePage(msgspec.Struct):
+    """Messages, oldest first; `has_more` in the direction that was asked for."""
+
+    data: list[Message]
+    head_seq: int
+    has_more: bool
+
+
+class Health(msgspec.Struct):
+    """The process answers, or is ready."""
+
+    status: str
+
+
+class ProblemDocument(msgspec.Struct):
+    """RFC 9457, with the code, the hint and the retry time that every transport has."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    hint: str
+    retry_after_ms: int | UnsetType = UNSET
+    details: dict[str, Any] | UnsetType = UNSET
+    instance: str | UnsetType = UNSET

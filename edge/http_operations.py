@@ -1,0 +1,115 @@
+"""What an operator and a backend need beside sessions: tokens, health, metrics, the API's description.
+
+The routes of what is not built yet are here too, so that a client hears `not_built`, not `not_found`.
+"""
+
+import msgspec
+from quart import Response
+
+from edge.errors import EdgeError
+from edge.http_bodies import Health, MintToken, Token
+from edge.http_request import Query, caller, json_response, open_session, read_body
+from edge.metrics import CONTENT_TYPE
+from edge.openapi import describe
+from edge.protocol import check_name
+from edge.routes import METHODS, Route
+from edge.services import Services
+from runtime import format_time
+
+_decode_mint = msgspec.json.Decoder(MintToken)
+
+
+class OperationRoutes:
+    """The handlers of everything that is not a session."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._description = describe()
+
+    def routes(self) -> list[Route]:
+        """Return what is served here."""
+        routes = [
+            Route("/healthz", "GET", self.health),
+            Route("/readyz", "GET", self.ready),
+            Route("/metrics", "GET", self.metrics),
+            Route("/openapi.json", "GET", self.describe),
+            Route("/v1/tokens", "POST", self.mint),
+            Route("/v1/ws", "GET", self.websocket),
+            Route("/v1/sessions/<session>/stop", "POST", self.stop),
+            Route("/v1/users/<user>/inbox", "GET", self.inbox),
+        ]
+        for path in ("/v1/agents", "/v1/agents/<path:rest>", "/v1/ring", "/v1/ring/<path:rest>"):
+            routes += [Route(path, method, self.later) for method in METHODS]
+        return routes
+
+    async def health(self) -> Response:
+        """Answer: the process is alive."""
+        return json_response(msgspec.json.encode(Health("ok")))
+
+    async def ready(self) -> Response:
+        """Say whether this node should get traffic, and if not, why."""
+        reasons = self._services.node.not_ready()
+        if self._services.closing.begun and "shutting_down" not in reasons:
+            reasons.append("shutting_down")
+        if reasons:
+            raise EdgeError("not_ready", f"not ready: {', '.join(reasons)}", reasons=reasons)
+        return json_response(msgspec.json.encode(Health("ready")))
+
+    async def metrics(self) -> Response:
+        """Return the metrics; they are the operator's, not a user's."""
+        principal = caller(self._services, "read")
+        if principal.kind == "user":
+            raise EdgeError("forbidden", "a user token does not open the metrics")
+        return Response(self._services.metrics.exposition(), content_type=CONTENT_TYPE)
+
+    async def describe(self) -> Response:
+        """Return the API's description."""
+        return json_response(self._description)
+
+    async def mint(self) -> Response:
+        """Mint a user token in the caller's workspace."""
+        services = self._services
+        principal = caller(services, "tokens")
+        Query(services)
+        body = await read_body(_decode_mint)
+        check_name(body.user_id, "user_id")
+        for session in body.sessions or ():
+            check_name(session, "sessions")
+        limits = services.limits
+        if len(body.sessions or ()) > limits.token_sessions_max:
+            raise EdgeError(
+                "invalid_field",
+                f"a token names at most {limits.token_sessions_max} sessions",
+                field="sessions",
+            )
+        if not 1 <= body.ttl <= limits.token_ttl_seconds_max:
+            raise EdgeError(
+                "invalid_field",
+                f"ttl must be 1 to {limits.token_ttl_seconds_max} seconds",
+                field="ttl",
+            )
+        token = services.auth.mint(principal.workspace, body.user_id, body.ttl, body.sessions)
+        answer = Token(token.text, body.user_id, format_time(token.expires_at * 1000))
+        response = json_response(msgspec.json.encode(answer), 201)
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+    async def websocket(self) -> Response:
+        """Refuse a plain request for the WebSocket; upgrades never come this far."""
+        raise EdgeError("upgrade_required", "this address speaks WebSocket")
+
+    async def stop(self, session: str) -> Response:
+        """Refuse: there are no agents yet."""
+        principal = caller(self._services, "write")
+        await open_session(self._services, principal, session)
+        raise EdgeError("not_built", "there are no agents to stop yet")
+
+    async def inbox(self, user: str) -> Response:
+        """Refuse: there are no inboxes yet."""
+        caller(self._services, "read")
+        raise EdgeError("not_built", f"there is no inbox of {user} yet")
+
+    async def later(self, **_: str) -> Response:
+        """Refuse: agents and rings come later."""
+        caller(self._services, "read")
+        raise EdgeError("not_built", "agents and rings are not built yet")

@@ -1,0 +1,107 @@
+"""A session as a stream of server-sent events, for `EventSource` and `curl -N`.
+
+::
+
+    retry: 1000                      how long a browser waits before it reconnects
+
+    id: 43                           the seq: what comes back as Last-Event-ID
+    data: {"type":"message",…}       the stored line, untouched
+
+    : keep-alive                     when nothing else was sent for a while
+
+    event: error                     why it ends, where a reconnect would not help
+    data: {"type":"error","code":…}
+
+The stream is a body that Quart iterates, not a generator: a generator could not hold the tail open across
+its yields under trio's rules. A reader that stalls is cut by the connection below (`edge/http_server.py`),
+which cancels this; meanwhile nothing is read ahead, so a stream holds one page at most.
+"""
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+
+import trio
+from quart.wrappers.response import ResponseBody
+
+from edge.access import check_sees
+from edge.auth import Principal
+from edge.errors import EdgeError, problem_of
+from edge.protocol import encode_error
+from edge.services import Services
+from runtime import Follower, SessionError, SessionServer, follow
+
+KEEP_ALIVE = b": keep-alive\n\n"
+
+
+class EventStream(ResponseBody):
+    """The events of one session after a cursor, until the reader leaves or may not read on."""
+
+    def __init__(
+        self, services: Services, principal: Principal, server: SessionServer, after_seq: int
+    ) -> None:
+        self._services = services
+        self._principal = principal
+        self._server = server
+        self._seq = after_seq
+        self._follower: Follower
+        self._resources = AsyncExitStack()
+        self._started = False
+        self._ended = False
+
+    async def __aenter__(self) -> "EventStream":
+        reader = self._principal.user_id if self._principal.kind == "user" else None
+        self._follower = await self._resources.enter_async_context(
+            follow(self._server, self._seq, reader)
+        )
+        self._services.metrics.event_streams += 1
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._services.metrics.event_streams -= 1
+        await self._resources.aclose()
+
+    def __aiter__(self) -> "EventStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        # The connection's sends may return without a checkpoint once the peer is gone.
+        await trio.lowlevel.checkpoint()
+        if self._ended or self._services.closing.begun:
+            raise StopAsyncIteration
+        if not self._started:
+            self._started = True
+            return b"retry: %d\n\n" % self._services.limits.sse_retry_ms
+        try:
+            return await self._next_events()
+        except (SessionError, EdgeError) as error:
+            self._ended = True
+            return b"event: error\ndata: %b\n\n" % encode_error(
+                problem_of(error), session=self._server.info.session
+            )
+
+    async def _next_events(self) -> bytes:
+        """Return the messages that came, or a comment after a silent while.
+
+        Raises:
+            EdgeError, SessionError: the reader may not read on, or the session is gone.
+        """
+        seconds_left = self._services.auth.seconds_left(self._principal)
+        if seconds_left <= 0:
+            raise EdgeError("token_expired", "the token has expired")
+        check_sees(self._principal, self._server.info)
+        wait_seconds = min(seconds_left, self._services.limits.sse_keep_alive_seconds)
+        bodies: list[bytes] = []
+        with self._services.closing.wait_at_most(wait_seconds):
+            bodies = await self._follower.receive()
+        if not bodies:
+            return KEEP_ALIVE
+        first_seq = self._seq + 1
+        self._seq += len(bodies)
+        return b"".join(
+            b"id: %d\ndata: %b\n\n" % (seq, body) for seq, body in enumerate(bodies, first_seq)
+        )
