@@ -25,12 +25,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 import trio
 
 from edge.acceptor import Acceptor, open_listener, serve_connections
+from edge.app import build_app
 from edge.auth import SIGNING_KEY_NAME, Authenticator
 from edge.banner import banner
 from edge.config import Config, shown
@@ -41,6 +42,7 @@ from edge.metrics import Metrics
 from edge.origin import OriginPolicy
 from edge.printable import escape
 from edge.pump import Pump
+from edge.services import Services
 from edge.values import Address
 from runtime import Node, NodeOptions, open_node
 from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
@@ -126,32 +128,34 @@ class Server:
         tls: ssl.SSLContext | None,
     ) -> None:
         """Serve connections on an open node."""
-        limits, metrics = self._limits, self._metrics
+        config, limits, metrics = self.config, self._limits, self._metrics
         origins = OriginPolicy(
-            auth.development, frozenset(self.config.allow_origin), frozenset(self.config.allow_host)
+            auth.development, frozenset(config.allow_origin), frozenset(config.allow_host)
         )
         pump = Pump(node, auth, origins, limits)
         metrics.node = node
         metrics.board = pump.board
-        http_server = HttpServer(_placeholder, limits, metrics)
+        services = Services(node, auth, origins, limits, metrics)
+        http_server = HttpServer(build_app(services), limits, metrics)
         acceptor = Acceptor(pump, http_server, _no_stream, tls, limits, metrics)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as services, trio.open_nursery() as connections:
-                services.start_soon(self._bound_the_end, node)
-                services.start_soon(pump.run)
-                services.start_soon(_refresh_keys, archive, auth)
-                accepting = await services.start(_accept, listener, acceptor, connections)
+            async with trio.open_nursery() as tasks, trio.open_nursery() as connections:
+                tasks.start_soon(self._bound_the_end, node)
+                tasks.start_soon(pump.run)
+                tasks.start_soon(_refresh_keys, archive, auth)
+                accepting = await tasks.start(_accept, listener, acceptor, connections)
                 self._announce(auth, listener)
                 await anext(signals)
-                log.info("stopping", drain_seconds=self.config.drain_seconds)
+                log.info("stopping", drain_seconds=config.drain_seconds)
                 accepting.cancel()
                 await self._drain(node, signals)
+                services.closing.begin()
                 await pump.close_all()
                 await http_server.stop()
                 self._ended = True
                 _end_later(STOPPED_SECONDS, 0)
                 connections.cancel_scope.cancel()
-                services.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
 
     async def _bound_the_end(self, node: Node) -> None:
         """Wait to be cancelled; where that is no graceful stop, see to it that the process ends soon.
@@ -311,11 +315,13 @@ async def _refresh_keys(archive: Archive, auth: Authenticator) -> None:
 
 
 def _node_options(config: Config) -> NodeOptions:
+    first_segment_bytes = min(LogOptions().first_segment_bytes, config.segment_bytes)
     return NodeOptions(
         data_dir=config.data,
         durability=config.durability,
         log=LogOptions(
             segment_bytes=config.segment_bytes,
+            first_segment_bytes=first_segment_bytes,
             sync_delay_ms=config.sync_delay_ms,
             retention_seconds=config.retention_seconds,
             retention_bytes=config.retention_bytes,
@@ -344,14 +350,6 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
-
-
-async def _placeholder(scope: Any, _receive: Any, send: Any, *_rest: Any) -> None:
-    """Answer the probes until the HTTP application is wired."""
-    if scope["type"] == "http":
-        status = 200 if scope["path"] in {"/healthz", "/readyz"} else 404
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": b"{}"})
 
 
 async def _no_stream(stream: trio.SSLStream[trio.SocketStream], _head: bytes) -> None:
