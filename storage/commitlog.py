@@ -20,7 +20,7 @@ Invariants:
 
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
@@ -40,7 +40,7 @@ from storage.frame import (
 from storage.logwriter import LogWriter
 from storage.record import RECORD_LENGTH_BYTES, StoredRecord
 from storage.recovery import recover
-from storage.supply import SegmentSupply
+from storage.supply import FULL_ERRNOS, SegmentSupply
 from storage.syncthread import RunSync, open_sync_thread
 
 SYNC_DELAY_MS_MAX = 25
@@ -188,6 +188,12 @@ class CommitLog:
         self._gathered.unpark_all()
         await self.wait_durable(self.next_lsn)
 
+    async def drain(self) -> None:
+        """Return when everything appended is durable and every item was handed to `on_commit`."""
+        while self._items or self._full_batches or self.durable_lsn < self.next_lsn:
+            self._check_alive()
+            await self.sync()
+
     def release(self, cursor: int) -> None:
         """Note that the archive holds every record below `cursor`: old segments may go in time."""
         self._writer.supply.release(cursor)
@@ -232,10 +238,20 @@ class CommitLog:
             raise LogPoisonedError(str(error)) from error
 
     async def close(self) -> None:
-        """Leave the directory as a clean end, unless the log failed; the tasks have ended."""
-        healthy = self._failure is None or self._failure is _CLOSED
+        """End the file with a trailing frame and close it; the tasks have ended.
+
+        Raises:
+            LogPoisonedError: the disk failed.
+        """
         self.end(_CLOSED)
-        await self._writer.close(healthy=healthy)
+        try:
+            if self._failure is _CLOSED:
+                await self._writer.write_trailing()
+            await self._writer.close()
+        except OSError as error:
+            # A log that failed before has said so: what closing it meets adds nothing.
+            if self._failure is _CLOSED:
+                raise LogPoisonedError(str(error)) from error
 
     async def run(self) -> None:
         """Commit batches, for ever; the caller gives this a task.
@@ -259,6 +275,9 @@ class CommitLog:
         except OSError as error:
             self.end(str(error))
             raise LogPoisonedError(str(error)) from error
+        except Exception as error:
+            self.end(f"its commit task ended: {error!r}")
+            raise
         finally:
             self.end(_CLOSED)
 
@@ -293,13 +312,13 @@ class CommitLog:
         if records:
             await self._writer.write(batch.frame, records)
             self.durable_lsn = batch.lsn_end
-        else:
-            await trio.lowlevel.checkpoint()
         self._queued_bytes -= len(batch.frame)
         self.update_room()
         self._on_commit(batch.items)
         while self._waiters and self._waiters[0][0] <= self.durable_lsn:
             heappop(self._waiters)[2].set()
+        if not records:
+            await trio.lowlevel.checkpoint()
 
     async def _gather(self) -> None:
         with trio.move_on_after(self._options.sync_delay_ms / 1000):
@@ -362,15 +381,18 @@ async def open_commit_log(
     everything that blocks runs through it instead.
 
     Raises:
-        LogPoisonedError: a write or sync failed while the log was open.
+        LogPoisonedError: a read, write or sync failed.
+        StorageFullError: the disk has no room to make what was recovered durable.
         StorageError: the log cannot be recovered; see `recover`.
     """
     options = options or LogOptions()
     async with AsyncExitStack() as stack:
         background = run_sync or partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
-        recovery = await background(
-            partial(recover, directory, node_id=node_id, epoch=epoch, cursor=cursor)
-        )
+        foreground = run_sync or await stack.enter_async_context(open_sync_thread())
+        with _disk_errors_named():
+            recovery = await background(
+                partial(recover, directory, node_id=node_id, epoch=epoch, cursor=cursor)
+            )
         supply = SegmentSupply(
             directory,
             background,
@@ -383,25 +405,25 @@ async def open_commit_log(
         writer = LogWriter(
             directory,
             supply,
-            run_sync
-            if run_sync is not None
-            else await stack.enter_async_context(open_sync_thread()),
+            foreground,
             recovery=recovery,
             node_id=node_id,
             epoch=epoch,
             segment_bytes=options.segment_bytes,
             on_sync_seconds=on_sync_seconds,
         )
-        await writer.open(min(options.first_segment_bytes, options.segment_bytes))
         log = CommitLog(writer, options, on_commit, recovery.next_lsn)
         failure: BaseException | None = None
         try:
+            with _disk_errors_named():
+                await writer.open(min(options.first_segment_bytes, options.segment_bytes))
+            log.update_room()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(log.run)
                 nursery.start_soon(log.watch)
                 nursery.start_soon(log.run_supply)
                 yield log, recovery.survivors
-                await log.sync()
+                await log.drain()
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
             failure = _single(group)
@@ -412,9 +434,24 @@ async def open_commit_log(
             raise failure
 
 
+@contextmanager
+def _disk_errors_named() -> Iterator[None]:
+    """Give what the disk says while a log is being opened the name of a storage error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_ERRNOS:
+            raise StorageFullError from error
+        raise LogPoisonedError(str(error)) from error
+
+
 def _single(group: BaseExceptionGroup) -> BaseException:
-    """Return the one exception that a group is about, so that callers catch it by its class."""
+    """Return the one exception that a group is about, so that callers catch it by its class.
+
+    A log that fails raises out of its own task and out of every call that waits for it: one of them will do.
+    """
+    _, rest = group.split(LogPoisonedError)
     error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    while isinstance(error, BaseExceptionGroup) and (rest is None or len(error.exceptions) == 1):
         error = error.exceptions[0]
     return error

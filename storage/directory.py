@@ -11,6 +11,7 @@ What the log relies on, and the contract suite checks:
 All methods block; they are called in worker threads.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -71,9 +72,6 @@ class Directory(Protocol):
     def sync(self) -> None:
         """Make creates, renames and unlinks durable."""
 
-    def free_bytes(self) -> int:
-        """Return the space left on the disk for this process."""
-
 
 class RealFile:
     """A file on disk. Errors of the kernel are reported on this one descriptor: it is never reopened."""
@@ -102,7 +100,10 @@ class RealFile:
         """
         written = os.pwrite(self._descriptor, data, offset)
         while written < len(data):
-            written += os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+            step = os.pwrite(self._descriptor, memoryview(data)[written:], offset + written)
+            if step == 0:
+                raise OSError(errno.EIO, "the disk takes no more and does not say why")
+            written += step
 
     def allocate(self, size: int) -> None:
         """Reserve disk space for the first `size` bytes; the file becomes that long, of zeros."""
@@ -132,7 +133,7 @@ class RealDirectory:
         self._path = Path(path)
         self._lock: int | None = None
         if not read_only:
-            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_durably(self._path)
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not read_only:
             try:
@@ -172,11 +173,6 @@ class RealDirectory:
         """Make creates, renames and unlinks durable."""
         os.fsync(self._descriptor)
 
-    def free_bytes(self) -> int:
-        """Return the space left on the disk for this process."""
-        facts = os.fstatvfs(self._descriptor)
-        return facts.f_bavail * facts.f_frsize
-
     def close(self) -> None:
         """Close the directory and give up the lock."""
         if self._lock is not None:
@@ -209,3 +205,16 @@ class RealDirectory:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _make_durably(path: Path) -> None:
+    """Create a directory and its parents; a directory whose own entry is not synced can vanish."""
+    missing = [path, *path.parents]
+    missing = [each for each in missing if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+        descriptor = os.open(each.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

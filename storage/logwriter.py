@@ -44,6 +44,7 @@ class LogWriter:
         self._epoch = epoch
         self._chain_crc = recovery.chain_crc
         self._active: SegmentWriter | None = None
+        self._coming_room_bytes = 0
         self._written_lsn = recovery.next_lsn
         self._covered_lsn = recovery.next_lsn
         self._on_sync_seconds = on_sync_seconds
@@ -62,7 +63,7 @@ class LogWriter:
     def room_bytes(self) -> int:
         """Return the bytes of frames that are sure to fit, together, into one segment that is there."""
         own = self._active.room_bytes if self._active is not None else 0
-        return max(own, self.supply.room_bytes)
+        return max(own, self._coming_room_bytes, self.supply.room_bytes)
 
     @property
     def trailing_missing(self) -> bool:
@@ -111,10 +112,8 @@ class LogWriter:
             assert self._active is not None
             await self._write(self._active, bytearray(FRAME_HEADER_BYTES), 0)
 
-    async def close(self, *, healthy: bool) -> None:
-        """Close the files; a log that did not fail ends in a trailing frame."""
-        if healthy:
-            await self.write_trailing()
+    async def close(self) -> None:
+        """Close the files."""
         if self._active is not None:
             active, self._active = self._active, None
             await self._run_sync(active.close)
@@ -122,8 +121,8 @@ class LogWriter:
 
     def read(self, from_lsn: int, to_lsn: int) -> Iterator[StoredRecord]:
         """Yield the records from `from_lsn` up to `to_lsn`, from disk. Blocking."""
+        active = self._active  # looked at first: see `_begin_segment`
         spans = list(self.supply.spans)
-        active = self._active
         if active is not None:
             base = active.header.base_lsn
             spans.append(Span(active.name, active.header, base, None, active.size))
@@ -144,6 +143,7 @@ class LogWriter:
     async def _begin_segment(self) -> SegmentWriter:
         """Continue the log in the spare; waits for one if the disk was full."""
         spare = await self.supply.take()
+        self._coming_room_bytes = spare.room_bytes
         before = self._active
         header = SegmentHeader(
             self._node_id,
@@ -152,14 +152,19 @@ class LogWriter:
             sealed_end=None,
             prev_crc=before.chain_crc if before is not None else self._chain_crc,
         )
-        self._active = await self._run_sync(_start_segment, self._directory, spare, header, before)
-        self._covered_lsn = self._written_lsn
+        active: SegmentWriter = await self._run_sync(
+            _start_segment, self._directory, spare, header, before
+        )
+        # Retired before it is replaced: `read`, in another thread, must find it in one place or the other.
         if before is not None:
             base = before.header.base_lsn
             self.supply.retire(
                 [Span(before.name, before.header, base, self._written_lsn, before.size)]
             )
-        return self._active
+        self._active = active
+        self._coming_room_bytes = 0
+        self._covered_lsn = self._written_lsn
+        return active
 
 
 def _write_frame(active: SegmentWriter, frame: bytearray, count: int, lsn: int) -> float:

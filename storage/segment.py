@@ -33,7 +33,7 @@ from storage.frame import (
 
 TEMPORARY_SUFFIX = ".tmp"
 # One piece of zeros is one write and one sync: small enough that a commit beside it waits little.
-FILL_BYTES = 1024 * 1024
+FILL_BYTES = 512 * 1024
 _ZEROS = bytes(FILL_BYTES)
 # Frames are read through a window, so that a segment of any size costs the same memory.
 _WINDOW_BYTES = 2 * FRAME_BYTES_MAX
@@ -57,6 +57,11 @@ class Spare:
     file: File
     name: str
     size: int
+
+    @property
+    def room_bytes(self) -> int:
+        """Return how long a frame is sure to fit, with a trailing frame behind it."""
+        return self.size - SEGMENT_HEADER_BYTES - FRAME_HEADER_BYTES
 
 
 def reserve_spare(directory: Directory, name: str, size: int) -> Spare:
@@ -178,9 +183,13 @@ class SegmentReader:
         """
         lsn = self.header.base_lsn
         while (frame := self._frame_at(self.offset)) is not None:
-            if frame.prev_crc != self.chain_crc or frame.first_lsn != lsn:
+            if (frame.prev_crc, frame.first_lsn) != (self.chain_crc, lsn):
                 raise CorruptLogError(
                     self.path, self.offset, f"the frame does not continue the log at LSN {lsn}"
+                )
+            if frame.durable_upto > lsn:
+                raise CorruptLogError(
+                    self.path, self.offset, f"LSN {frame.durable_upto} was synced, {lsn} comes next"
                 )
             yield frame
             self.chain_crc = frame.crc
