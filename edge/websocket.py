@@ -1,12 +1,20 @@
 """The server side of one WebSocket, sans I/O: bytes in, whole text messages out.
 
-`websockets`' `ServerProtocol` does the handshake, the framing and the closing. What it leaves to us is
-here: reassembly with a cap on fragments, a cap on pongs, silence after our close frame. Text frames are
-written past it (`text_frame`), because building them through it costs more than the frame is worth.
+`websockets`' `ServerProtocol` does the handshake, control frames, fragments, violations and the closing.
+What it leaves to us is here: reassembly with a cap on fragments, a cap on pongs, silence after our close.
+
+What makes up nearly all traffic, a whole masked text frame under 64 KiB between other whole frames, is
+unmasked here and never reaches it: 0.6 µs instead of 2.5. The stream is cut at frame boundaries for that,
+so the protocol only ever sees whole frames, or the head of one that it will refuse for its size. Text
+frames are written past it too (`text_frame`).
 """
 
 import logging
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a build of `websockets` without its C extension
+    from websockets.utils import apply_mask
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN
@@ -18,10 +26,11 @@ from edge.handshake import accept_upgrade
 from edge.limits import Limits
 from edge.origin import OriginPolicy
 
-_TEXT = Opcode.TEXT
-_CONT = Opcode.CONT
-_BINARY = Opcode.BINARY
-_PING = Opcode.PING
+# RFC 6455 §5.2, the first two bytes of a frame.
+_WHOLE_TEXT = 0x81
+_MASKED = 0x80
+_LENGTH_16 = 126
+_LENGTH_64 = 127
 
 _LOGGER = logging.getLogger("ringlog.websocket")
 _LOGGER.addHandler(logging.NullHandler())
@@ -29,7 +38,7 @@ _LOGGER.propagate = False
 
 
 def _text_header(length: int) -> bytes:
-    # RFC 6455 §5.2: FIN and opcode 1; a server does not mask.
+    # FIN and opcode 1; a server does not mask.
     if length < 126:
         return bytes((0x81, length))
     if length < 1 << 16:
@@ -46,15 +55,36 @@ def text_frame(payload: bytes) -> bytes:
     return (_SHORT_HEADERS[length] if length < 2_048 else _text_header(length)) + payload
 
 
+def frame_extent(data: bytes, index: int) -> tuple[int | None, int | None]:
+    """Return where the header of the frame at `index` ends, and the frame; None where not yet known."""
+    if len(data) < index + 2:
+        return None, None
+    length = data[index + 1] & 0x7F
+    header_end = index + 2
+    if length == _LENGTH_16:
+        header_end += 2
+    elif length == _LENGTH_64:
+        header_end += 8
+    if len(data) < header_end:
+        return None, None
+    if length >= _LENGTH_16:
+        length = int.from_bytes(data[index + 2 : header_end], "big")
+    if data[index + 1] & _MASKED:
+        header_end += 4
+    return header_end, header_end + length
+
+
 class WebSocket:
     """One connection's protocol state: in its handshake until `principal` is known."""
 
-    __slots__ = ("_fragments", "_limits", "_protocol", "principal", "refused")
+    __slots__ = ("_fragments", "_limits", "_pings", "_protocol", "_rest", "principal", "refused")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max, logger=_LOGGER)
         self._fragments: list[bytes] | None = None
+        self._pings = 0
+        self._rest = b""
         self.principal: Principal | None = None
         self.refused = False
 
@@ -72,26 +102,72 @@ class WebSocket:
         Raises:
             EdgeError: binary_frame, too_many_fragments, rate_limited; the connection should be cut.
         """
-        protocol = self._protocol
-        protocol.receive_data(data)
+        if not self.is_open:
+            # Its answer to our close frame, and whatever else it had sent before it read that.
+            self._protocol.receive_data(data)
+            return []
+        if self._rest:
+            data = self._rest + data
         messages: list[bytes] = []
-        pings = 0
-        for event in protocol.events_received():
-            assert isinstance(event, Frame)
-            opcode = event.opcode
-            if opcode is _TEXT and event.fin:
-                messages.append(bytes(event.data))
-            elif opcode is _TEXT:
-                self._fragments = [bytes(event.data)]
-            elif opcode is _CONT:
-                self._continue(event, messages)
-            elif opcode is _BINARY:
-                raise EdgeError("binary_frame", "binary frames are not spoken here")
-            elif opcode is _PING:
-                pings += 1
-                if pings > self._limits.pongs_max:
-                    raise EdgeError("rate_limited", f"more than {pings} pings at once")
+        self._pings = 0
+        index = 0
+        end = len(data)
+        while end - index >= 2:
+            length = data[index + 1] - _MASKED
+            start = index + 6
+            if length == _LENGTH_16 and end - index >= 4:
+                length = data[index + 2] << 8 | data[index + 3]
+                start = index + 8
+            elif not 0 <= length < _LENGTH_16:
+                length = -1
+            stop = start + length
+            if (
+                length < 0
+                or data[index] != _WHOLE_TEXT
+                or self._fragments is not None
+                or length > self._limits.message_bytes_max
+            ):
+                stop = self._pass_on(data, index, messages)
+                if stop == index or not self.is_open:
+                    break
+            elif stop <= end:
+                messages.append(apply_mask(data[start:stop], data[start - 4 : start]))
+            else:
+                break
+            index = stop
+        self._rest = data[index:]
         return messages
+
+    def _pass_on(self, data: bytes, index: int, messages: list[bytes]) -> int:
+        """Give the frame at `index` to the protocol; return its end, or `index` if it is not all there."""
+        header_end, stop = frame_extent(data, index)
+        if header_end is None or stop is None:
+            return index
+        # Of a frame that is too long its header is enough: the protocol refuses it at once.
+        oversized = stop - header_end > self._limits.message_bytes_max
+        if len(data) < stop and not oversized:
+            return index
+        self._protocol.receive_data(data[index:stop])
+        for event in self._protocol.events_received():
+            assert isinstance(event, Frame)
+            self._take(event, messages)
+        return min(stop, len(data))
+
+    def _take(self, frame: Frame, messages: list[bytes]) -> None:
+        opcode = frame.opcode
+        if opcode is Opcode.TEXT:
+            if frame.fin:
+                messages.append(bytes(frame.data))
+            else:
+                self._fragments = [bytes(frame.data)]
+        elif opcode is Opcode.CONT:
+            self._continue(frame, messages)
+        elif opcode is Opcode.BINARY:
+            raise EdgeError("binary_frame", "binary frames are not spoken here")
+        elif opcode is Opcode.PING:
+            self._pings += 1
+            if self._pings > self._limits.pongs_max:
+                raise EdgeError("rate_limited", f"more than {self._limits.pongs_max} pings at once")
 
     def _continue(self, frame: Frame, messages: list[bytes]) -> None:
         fragments = self._fragments
@@ -106,10 +182,6 @@ class WebSocket:
                 f"a message in more than {self._limits.fragments_max} fragments",
                 fragments_max=self._limits.fragments_max,
             )
-
-    def receive_eof(self) -> None:
-        """The peer will send nothing more."""
-        self._protocol.receive_eof()
 
     @property
     def is_open(self) -> bool:

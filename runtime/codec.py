@@ -74,9 +74,9 @@ _decode_session = msgspec.json.Decoder(_SessionBody).decode
 _encode = msgspec.json.encode
 
 
-def message_prefix(session: str) -> bytes:
+def message_prefix(session: str) -> str:
     """Return how every message of this session begins; made once per session."""
-    return b'{"type":"message","session":"%b","seq":' % session.encode()
+    return f'{{"type":"message","session":"{session}","seq":'
 
 
 def encode_payload(kind: str, content: bytes, metadata: bytes) -> bytes:
@@ -90,7 +90,7 @@ def digest_of(payload: bytes) -> int:
 
 
 def encode_message(
-    prefix: bytes,
+    prefix: str,
     seq: int,
     message_id: str,
     sender: str,
@@ -99,15 +99,9 @@ def encode_message(
     at: bytes,
 ) -> bytes:
     """Return a message's one line of JSON."""
-    return b'%b%d,"id":"%b","sender":"%b","client_id":%b,%b,"at":"%b"}' % (
-        prefix,
-        seq,
-        message_id.encode(),
-        sender.encode(),
-        b"null" if client_id is None else b'"%b"' % client_id.encode(),
-        payload,
-        at,
-    )
+    quoted = "null" if client_id is None else f'"{client_id}"'
+    envelope = f'{prefix}{seq},"id":"{message_id}","sender":"{sender}","client_id":{quoted},'
+    return b'%b%b,"at":"%b"}' % (envelope.encode(), payload, at)
 
 
 def encode_read(session: str, user_id: str, seq: int, at: bytes) -> bytes:

@@ -5,13 +5,13 @@ cannot both be stored. The window keeps at least the last `WINDOW` of a session 
 two generations of a dict, because removing single keys from the front of a dict gets slower with use.
 """
 
-from typing import NamedTuple
+import msgspec
 
 WINDOW = 1_000
 """Resends come within seconds; 1,000 covers a client that had its whole in-flight limit open."""
 
 
-class Accepted(NamedTuple):
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """What was answered for a message: enough to answer its resend, and to tell a reused id."""
 
     seq: int

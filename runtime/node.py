@@ -91,6 +91,7 @@ class Node:
         self.catalog = Catalog(self)
         self.stamper = Stamper()
         self.unflushed_bytes = 0
+        self._unflushed_bytes_max = options.unflushed_bytes_max
         self.sweeps = 0
         self.stopping = False
         self.published: Callable[[], None] = lambda: None
@@ -119,7 +120,7 @@ class Node:
         """
         if self.stopping:
             raise ShuttingDownError("the node is stopping")
-        if self.unflushed_bytes + size > self.options.unflushed_bytes_max:
+        if self.unflushed_bytes + size > self._unflushed_bytes_max:
             raise BackpressureError(
                 "the archive does not keep up", unflushed_bytes=self.unflushed_bytes
             )

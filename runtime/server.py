@@ -11,6 +11,8 @@ assigned is flushed (`open_records` is 0), so activation never reads a half-flus
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
 from runtime.errors import SessionError
@@ -26,18 +28,13 @@ ENVELOPE_BYTES = 1_024
 """Upper bound of what `encode_message` and the log add around a payload: six ids, times, braces."""
 
 
-class PendingAppend:
+class PendingAppend(msgspec.Struct, gc=False):
     """A message that waits for its batch to be durable."""
 
-    __slots__ = ("record", "ref", "reply", "server")
-
-    def __init__(
-        self, server: "SessionServer", record: MessageRecord, reply: Reply, ref: Any
-    ) -> None:
-        self.server = server
-        self.record = record
-        self.reply = reply
-        self.ref = ref
+    server: "SessionServer"
+    record: MessageRecord
+    reply: Reply
+    ref: Any
 
     def committed(self) -> None:
         """Apply, publish, acknowledge."""
@@ -47,22 +44,13 @@ class PendingAppend:
         self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)  # noqa: FBT003
 
 
-class PendingRecord:
+class PendingRecord(msgspec.Struct, gc=False):
     """A read cursor or a session change that waits for its batch to be durable."""
 
-    __slots__ = ("record", "ref", "reply", "server")
-
-    def __init__(
-        self,
-        server: "SessionServer",
-        record: ReadRecord | SessionRecord,
-        reply: Reply | None,
-        ref: Any,
-    ) -> None:
-        self.server = server
-        self.record = record
-        self.reply = reply
-        self.ref = ref
+    server: "SessionServer"
+    record: ReadRecord | SessionRecord
+    reply: Reply | None
+    ref: Any
 
     def committed(self) -> None:
         """Hand the record to the flusher, then answer."""

@@ -186,3 +186,18 @@ async def test_stopping_closes_everyone_with_1012(open_pump: OpenPump) -> None:
             assert await one.wait_closed() == 1012
             assert await two.wait_closed() == 1012
         assert not server.pump.board.connections
+
+
+async def test_what_follows_a_close_frame_is_not_read(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.ask(type="join", ref="j", session="s", create={})
+        await raw(
+            client,
+            Frame(Opcode.TEXT, b'{"type":"send","ref":"1","session":"s","content":1}'),
+            Frame(Opcode.CLOSE, b"\x03\xe8"),
+            Frame(Opcode.TEXT, b'{"type":"send","ref":"2","session":"s","content":2}'),
+        )
+        assert await client.wait_closed() == 1000
+        session = await server.node.open("default", "s")
+        await server.node.log.sync()
+        assert session.durable_seq <= 1

@@ -1,0 +1,98 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.uri import parse_uri
+
+from edge.auth import Authenticator
+from edge.errors import EdgeError
+from edge.limits import Limits
+from edge.origin import OriginPolicy
+from edge.websocket import WebSocket, frame_extent, text_frame
+
+
+def connected(limits: Limits | None = None) -> WebSocket:
+    websocket = WebSocket(limits or Limits())
+    client = ClientProtocol(parse_uri("ws://localhost/v1/ws"))
+    client.send_request(client.connect())
+    websocket.receive_handshake(
+        b"".join(client.data_to_send()),
+        Authenticator(b"x" * 32, allow_development=True),
+        OriginPolicy(development=True),
+    )
+    assert websocket.is_open
+    websocket.data_to_send()
+    return websocket
+
+
+def masked(opcode: Opcode, payload: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, payload, fin=fin).serialize(mask=True)
+
+
+payloads = st.binary(max_size=200) | st.sampled_from([125, 126, 127, 65_535, 65_536]).map(
+    lambda length: b"x" * length
+)
+
+
+@given(st.lists(st.tuples(payloads, st.integers(1, 4)), max_size=6), st.data())
+def test_messages_come_out_whole_however_the_stream_is_cut(
+    messages: list[tuple[bytes, int]], data: st.DataObject
+) -> None:
+    stream = b""
+    for payload, pieces in messages:
+        size = max(1, -(-len(payload) // pieces))
+        parts = [payload[start : start + size] for start in range(0, len(payload), size)] or [b""]
+        for index, part in enumerate(parts):
+            opcode = Opcode.CONT if index else Opcode.TEXT
+            stream += masked(opcode, part, fin=index == len(parts) - 1)
+            stream += masked(Opcode.PING, b"between") if index else b""
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    websocket = connected()
+    received: list[bytes] = []
+    for start, stop in zip([0, *cuts], [*cuts, len(stream)], strict=True):
+        received += websocket.receive(stream[start:stop])
+    assert received == [payload for payload, _ in messages]
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_but_an_edge_error(data: bytes) -> None:
+    websocket = connected(Limits(message_bytes_max=1_000))
+    try:
+        websocket.receive(data)
+        websocket.receive(data)
+    except EdgeError:
+        pass
+    websocket.data_to_send()
+
+
+def test_a_frame_that_says_it_is_huge_is_refused_by_its_header_alone() -> None:
+    for header in (b"\x81\xff" + (1 << 62).to_bytes(8, "big"), b"\x81\xfe\xff\xff"):
+        websocket = connected(Limits(message_bytes_max=1_000))
+        websocket.receive(header + b"mask")
+        assert not websocket.is_open
+        assert b"".join(websocket.data_to_send())[2:4] == (1009).to_bytes(2, "big")
+
+
+def test_too_many_fragments_are_refused() -> None:
+    websocket = connected(Limits(fragments_max=10))
+    websocket.receive(masked(Opcode.TEXT, b"", fin=False))
+    with pytest.raises(EdgeError) as refused:
+        for _ in range(10):
+            websocket.receive(masked(Opcode.CONT, b"", fin=False))
+    assert refused.value.code == "too_many_fragments"
+
+
+@pytest.mark.parametrize("length", [0, 125, 126, 2_047, 2_048, 65_535, 65_536])
+def test_text_frames_are_what_the_rfc_says(length: int) -> None:
+    payload = b"x" * length
+    assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+@given(payloads, st.booleans())
+def test_the_extent_of_a_frame_is_known_from_its_header(payload: bytes, mask: bool) -> None:
+    frame = Frame(Opcode.TEXT, payload).serialize(mask=mask)
+    header_end, end = frame_extent(b"??" + frame + b"more", 2)
+    assert end == 2 + len(frame)
+    assert header_end == end - len(payload)
+    assert frame_extent(frame[:1], 0) == (None, None)
