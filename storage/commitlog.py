@@ -388,7 +388,10 @@ async def open_commit_log(
     options = options or LogOptions()
     async with AsyncExitStack() as stack:
         background = run_sync or partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
-        foreground = run_sync or await stack.enter_async_context(open_sync_thread())
+        if run_sync is not None:
+            foreground = run_sync
+        else:
+            foreground = await stack.enter_async_context(open_sync_thread())
         with _disk_errors_named():
             recovery = await background(
                 partial(recover, directory, node_id=node_id, epoch=epoch, cursor=cursor)

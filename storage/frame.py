@@ -241,7 +241,10 @@ def decode_records(frame: Frame, workspaces: dict[bytes, str]) -> Iterator[Store
         name = payload[index + _RECORD_HEAD.size : body_at]
         workspace = workspaces.get(name)
         if workspace is None:
-            workspace = workspaces[name] = name.decode()
+            try:
+                workspace = workspaces[name] = name.decode()
+            except UnicodeDecodeError as error:
+                raise MalformedError("a workspace name is not UTF-8") from error
         yield StoredRecord(lsn, record_type, workspace, payload[body_at:end])
         index = end
         lsn += 1
