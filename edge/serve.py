@@ -54,7 +54,7 @@ KEYS_REFRESH_SECONDS = 2.0
 # From the moment the node gives up to the end of the process.
 FATAL_SECONDS = 0.9
 # After a graceful stop, for what is left to unwind: a thread that waits for a database that went away.
-STOPPED_SECONDS = 5.0
+STOPPED_SECONDS = 2.0
 
 EXIT_FAILURE = 1
 EXIT_PROMISE_AT_RISK = 70

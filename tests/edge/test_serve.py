@@ -1,0 +1,380 @@
+"""The server as a process: how it starts, how it refuses to, and how it ends."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from edge.banner import banner, examples
+from edge.config import load_config
+from edge.values import Address
+from storage import ApiKey, open_archive
+from tests.edge.server_process import ServerProcess, server_process, wait_until
+
+# The promise is five; a machine that runs two test processes on two cores gets twice that.
+REFUSAL_SECONDS_MAX = 10.0
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def open_socket(server: ServerProcess, user: str = "alice") -> ClientConnection:
+    return connect(f"{server.socket_url}?user_id={user}", proxy=None)
+
+
+def ask(websocket: ClientConnection, **request: object) -> dict[str, object]:
+    """Send one request and return its answer; messages in between are passed over."""
+    websocket.send(json.dumps(request))
+    while True:
+        answer: dict[str, object] = json.loads(websocket.recv(10))
+        if answer.get("ref") == request["ref"]:
+            return answer
+
+
+def join(websocket: ClientConnection, session: str) -> None:
+    assert ask(websocket, type="join", ref="j", session=session, create={})["type"] == "joined"
+
+
+def send(websocket: ClientConnection, session: str, text: str) -> int:
+    ack = ask(websocket, type="send", ref=text, session=session, content={"text": text})
+    assert ack["type"] == "ack", ack
+    assert isinstance(ack["seq"], int)
+    return ack["seq"]
+
+
+def read_to_the_end(websocket: ClientConnection) -> list[dict[str, object]]:
+    """Return every frame up to the server's end of the connection, however it ended it."""
+    frames = []
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            frames.append(json.loads(websocket.recv(10)))
+    return frames
+
+
+def stored(data: Path, session: str) -> list[str]:
+    """Return the texts that SQLite holds, in order."""
+    with sqlite3.connect(data / "archive.db") as connection:
+        rows = connection.execute(
+            "SELECT body FROM messages WHERE session = ? ORDER BY seq", (session,)
+        ).fetchall()
+    connection.close()
+    return [json.loads(body)["content"]["text"] for (body,) in rows]
+
+
+def status(url: str, *, key: str | None = None) -> int:
+    request = urllib.request.Request(url)
+    if key is not None:
+        request.add_header("Authorization", f"Bearer {key}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            code: int = response.status
+            return code
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+
+
+def refuses_to_start(server: ServerProcess) -> str:
+    """Return the one line that says why."""
+    code = server.wait(REFUSAL_SECONDS_MAX)
+    assert code not in {0, 70}
+    lines = [line for line in server.lines if line.startswith("ringlog: cannot start: ")]
+    assert lines == server.lines
+    assert len(lines) == 1
+    return lines[0]
+
+
+# Starting and stopping.
+
+
+def test_a_pipe_is_told_where_it_listens_and_where_the_data_is(data: Path) -> None:
+    with server_process(data) as server:
+        server.wait_ready()
+
+        ready = server.events()[0]
+        assert ready["event"] == "ready"
+        assert ready["data"] == str(data)
+        assert ready["archive"] == f"sqlite:///{data}/archive.db"
+        assert ready["durability"] == "local"
+        assert status(f"{server.url}/readyz") == 200
+        assert (data.stat().st_mode & 0o777) == 0o700
+
+
+def test_sigterm_stores_everything_closes_with_1012_and_exits_with_0(data: Path) -> None:
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        texts = [f"m{index}" for index in range(20)]
+        for text in texts:
+            send(websocket, "s", text)
+
+        server.signal(signal.SIGTERM)
+
+        read_to_the_end(websocket)
+        assert websocket.close_code == 1012
+        assert server.wait() == 0
+        assert stored(data, "s") == texts
+        assert server.events()[-1] | {"at": ""} == {
+            "at": "",
+            "level": "info",
+            "event": "stopped",
+            "records_unflushed": 0,
+        }
+
+
+def test_an_event_stream_ends_when_the_server_stops(data: Path) -> None:
+    with server_process(data) as server:
+        with open_socket(server.wait_ready()) as websocket:
+            join(websocket, "s")
+            send(websocket, "s", "one")
+        stream = urllib.request.urlopen(f"{server.url}/v1/sessions/s/stream?last_seq=0", timeout=10)
+        assert b"id: 1\n" in [stream.readline() for _ in range(4)]
+
+        assert server.stop() == 0
+        stream.close()
+
+
+def test_what_was_acknowledged_before_kill_9_is_there_afterwards(data: Path) -> None:
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        seqs = [send(websocket, "s", f"m{index}") for index in range(5)]
+        server.kill()
+
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        websocket.send('{"type":"join","ref":"j","session":"s","last_seq":0}')
+        frames = [json.loads(websocket.recv(10)) for _ in range(7)][2:]
+
+        assert [frame["seq"] for frame in frames] == seqs == [1, 2, 3, 4, 5]
+        assert [frame["content"]["text"] for frame in frames] == [f"m{i}" for i in range(5)]
+
+
+def test_a_second_signal_does_not_wait_for_the_archive(data: Path) -> None:
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        with sqlite3.connect(data / "archive.db", isolation_level=None) as lock:
+            lock.execute("BEGIN IMMEDIATE")  # the archive takes nothing from now on
+            send(websocket, "s", "kept in the log")
+            server.signal(signal.SIGTERM)
+            wait_until(lambda: any('"stopping"' in line for line in server.lines))
+            server.signal(signal.SIGINT)
+
+            assert server.wait() == 0
+            lock.execute("ROLLBACK")
+        lock.close()
+        assert server.events()[-1]["records_unflushed"] > 0
+
+    with server_process(data) as server:
+        server.wait_ready()
+        assert stored(data, "s") == ["kept in the log"]
+
+
+# Refusing to start: one line, with the fix.
+
+
+def test_a_port_in_use_is_named(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with server_process(data, f"--listen={address}") as server:
+            line = refuses_to_start(server)
+
+    assert f"{address} is in use" in line
+    assert "--listen HOST:PORT" in line
+
+
+def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with server_process(tmp_path, f"--data={tmp_path}/file/data") as server:
+        line = refuses_to_start(server)
+
+    assert f"{tmp_path}/file/data: Not a directory" in line
+    assert "--data DIR" in line
+
+
+def test_a_data_directory_in_use_says_by_whom(data: Path) -> None:
+    with server_process(data) as first:
+        first.wait_ready()
+        with server_process(data) as second:
+            line = refuses_to_start(second)
+
+    assert str(first.pid) in line
+    assert "--data" in line
+
+
+def test_an_archive_that_does_not_answer_is_named_without_its_password(data: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    url = f"postgresql://ringlog:hunter2@127.0.0.1:{port}/ringlog"
+    with server_process(data, f"--archive={url}") as server:
+        line = refuses_to_start(server)
+
+    assert "the archive is not available" in line
+    assert "hunter2" not in line
+
+
+def test_an_archive_of_a_later_version_is_refused(data: Path) -> None:
+    data.mkdir()
+    open_archive(f"sqlite:///{data}/archive.db").close()
+    with sqlite3.connect(data / "archive.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    connection.close()
+    with server_process(data) as server:
+        line = refuses_to_start(server)
+
+    assert "from_the_future" in line
+    assert "later" in line
+
+
+def test_a_damaged_log_is_refused_with_its_file_and_the_command_to_run(data: Path) -> None:
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        for index in range(3):
+            send(websocket, "s", f"m{index}")
+        server.kill()
+    segment = max((data / "log").glob("*.log"))
+    with segment.open("r+b") as file:
+        file.write(b"\xff" * 64)  # its header
+    with server_process(data) as server:
+        line = refuses_to_start(server)
+
+    assert segment.name in line
+    assert "ringlog log verify" in line
+
+
+def test_a_bad_certificate_is_refused(data: Path, tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("not a certificate")
+    flags = (f"--tls-cert={tmp_path}/cert.pem", f"--tls-key={tmp_path}/key.pem")
+    with server_process(data, *flags) as server:
+        assert "PEM" in refuses_to_start(server)
+
+
+def test_an_address_that_others_can_reach_needs_a_key_first(data: Path) -> None:
+    with server_process(data, "--listen=0.0.0.0:0") as server:
+        line = refuses_to_start(server)
+
+    assert "no key" in line
+    assert "ringlog key create" in line
+
+
+# Keys.
+
+
+def test_a_key_that_is_created_while_the_server_runs_ends_development_mode(data: Path) -> None:
+    from edge.auth import generate_key, hash_key
+
+    with server_process(data) as server:
+        server.wait_ready()
+        assert status(f"{server.url}/v1/sessions") == 200
+        key = generate_key()
+        archive = open_archive(f"sqlite:///{data}/archive.db")
+        archive.create_key(ApiKey("key-1", "test", hash_key(key), ("read",), "default", 0))
+
+        wait_until(lambda: status(f"{server.url}/v1/sessions") == 401)
+        assert status(f"{server.url}/v1/sessions", key=key) == 200
+        archive.revoke_key("key-1", 1)
+        archive.close()
+        wait_until(lambda: status(f"{server.url}/v1/sessions", key=key) == 401)
+        server.stop()
+        assert key not in "\n".join(server.lines)
+
+
+# Failing: exit 70 within a second, nothing acknowledged.
+
+FAILING_SYNC = """
+import os
+real = os.fdatasync
+def fdatasync(descriptor):
+    if os.path.exists("fail-now"):
+        raise OSError(5, "Input/output error")
+    return real(descriptor)
+os.fdatasync = fdatasync
+"""
+
+
+def test_a_failed_sync_acknowledges_nothing_and_exits_with_70_within_a_second(
+    data: Path, tmp_path: Path
+) -> None:
+    inject = tmp_path / "inject"
+    inject.mkdir()
+    (inject / "sitecustomize.py").write_text(FAILING_SYNC)
+    root = str(Path(__file__).parent.parent.parent)
+    environment = {"PYTHONPATH": f"{inject}{os.pathsep}{root}"}
+    with (
+        server_process(data, environment=environment) as server,
+        open_socket(server.wait_ready()) as websocket,
+    ):
+        join(websocket, "s")
+        assert send(websocket, "s", "durable") == 1
+        (tmp_path / "fail-now").touch()
+        websocket.send('{"type":"send","ref":"x","session":"s","content":{"text":"lost"}}')
+        sent_at = time.monotonic()
+
+        frames = read_to_the_end(websocket)
+        assert server.wait() == 70
+        assert time.monotonic() - sent_at < 1.0
+        assert [frame for frame in frames if frame["type"] in {"ack", "message"}] == []
+        assert "log_poisoned" in [event.get("code") for event in server.events()]
+
+    (tmp_path / "fail-now").unlink()
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        assert send(websocket, "s", "after") >= 2
+
+
+def test_a_fenced_server_exits_with_70(data: Path) -> None:
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        with sqlite3.connect(data / "archive.db", timeout=10) as connection:
+            connection.execute("UPDATE owner_epochs SET epoch = epoch + 1")
+        connection.close()
+        websocket.send('{"type":"send","ref":"x","session":"s","content":{"text":"late"}}')
+
+        assert server.wait() == 70
+        assert "fenced" in [event.get("code") for event in server.events()]
+
+
+# What a person sees.
+
+
+def test_the_banner_says_where_and_what_to_paste() -> None:
+    config = load_config({"data": "d", "archive": "postgresql://u:hunter2@h/db"}, environment={})
+
+    text = banner(config, Address("0.0.0.0", 4000), development=False, seconds=0.5)
+
+    assert "listening  http://127.0.0.1:4000  (keys required)" in text
+    assert "data       ./d, archive postgresql://u:…@h/db, local" in text
+    assert text.count("curl") == 3
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_lines_to_paste_work(data: Path) -> None:
+    with server_process(data) as server:
+        server.wait_ready()
+        create, write, follow = examples(server.url, development=True)
+
+        def run(line: str) -> str:
+            done = subprocess.run(
+                ["sh", "-c", line], capture_output=True, text=True, timeout=20, check=False
+            )
+            return done.stdout
+
+        assert json.loads(run(create))["id"] == "demo"
+        assert json.loads(run(write))["seq"] == 1
+        stopper = threading.Timer(1.0, server.signal, [signal.SIGTERM])
+        stopper.start()
+        assert '"text":"hello"' in run(follow)
+        assert server.wait() == 0
