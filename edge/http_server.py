@@ -5,6 +5,8 @@ What differs from Hypercorn's own `TCPServer`, and why:
 - Hypercorn shields its sends from cancellation, so nothing outside could end one that is stuck. Here
   each piece that is sent has a deadline of its own; a reader that takes nothing for
   `stall_timeout_seconds` loses the connection.
+- Hypercorn starts its idle timer in a task that Quart has cancelled by then, so after the first request
+  nothing would end a silent connection. Here the deadline stands on the reader's own scope.
 - Closing lingers: after the last byte we half-close and read on for a moment. Closing with unread bytes
   would make the kernel send a reset, and the client could lose the response that says why.
 - An upgrade to a WebSocket on a connection that has served HTTP before is not read by Hypercorn's
@@ -15,6 +17,7 @@ What differs from Hypercorn's own `TCPServer`, and why:
 """
 
 import logging
+import math
 import ssl
 
 import h11
@@ -24,7 +27,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
-from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
@@ -91,7 +94,7 @@ class HttpConnection:
         self._sending = (
             trio.Lock()
         )  # Two requests' tasks may send while one ends: pieces stay whole.
-        self._idle = TrioSingleTask()
+        self._idle = True
         self._reading = trio.CancelScope()
         self._closing = False
         self._upgrade: bytes | None = None
@@ -117,7 +120,6 @@ class HttpConnection:
                     parse_socket_addr(socket.family, socket.getsockname()),
                     self._handle_event,
                 )
-                await self._idle.restart(self._tasks, self._close_when_idle)
                 await self._read()
         except* OSError:
             pass  # The peer is gone.
@@ -125,6 +127,11 @@ class HttpConnection:
             if self._upgrade is None:
                 await trio.aclose_forcefully(stream)
         return self._upgrade
+
+    def stop(self) -> None:
+        """End the connection now if it rests between two requests; it ends after its response if not."""
+        if self._idle:
+            self._reading.cancel()
 
     async def abort(self) -> None:
         """Close at once; whatever is being sent or awaited fails."""
@@ -153,10 +160,10 @@ class HttpConnection:
         elif isinstance(event, Closed):
             await self._half_close()
             await self._protocol.handle(Closed())
-        elif isinstance(event, Updated) and event.idle:
-            await self._idle.restart(self._tasks, self._close_when_idle)
-        elif isinstance(event, Updated):
-            await self._idle.stop()
+        elif isinstance(event, Updated) and not self._closing:
+            self._idle = event.idle
+            rest_seconds = self._server.limits.keep_alive_timeout_seconds
+            self._reading.deadline = trio.current_time() + rest_seconds if event.idle else math.inf
 
     async def _send(self, data: bytes) -> None:
         pieces = memoryview(data)
@@ -184,15 +191,12 @@ class HttpConnection:
         limits = self._server.limits
         self._reading.deadline = trio.current_time() + limits.close_timeout_seconds
         try:
-            # Under TLS too: HTTP says where a body ends, so nobody needs TLS to say it again.
-            await _transport(self._stream).send_eof()
+            # Shielded, because Quart has cancelled the task that ends a response. Under TLS too: HTTP
+            # says where a body ends, so nobody needs TLS to say it again.
+            with trio.CancelScope(shield=True):
+                await _transport(self._stream).send_eof()
         except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
             self._reading.cancel()
-
-    async def _close_when_idle(self) -> None:
-        with trio.move_on_after(self._server.limits.keep_alive_timeout_seconds):
-            await self._server.context.terminated.wait()
-        await self._half_close()
 
 
 class HttpServer:
@@ -231,6 +235,8 @@ class HttpServer:
         await self.context.terminated.set()
         if not self._connections:
             return
+        for connection in self._connections:
+            connection.stop()
         self._all_gone = trio.Event()
         with trio.move_on_after(self.limits.grace_seconds):
             await self._all_gone.wait()
@@ -261,6 +267,5 @@ def _config(limits: Limits) -> Config:
     config.errorlog = logging.getLogger("edge.http")
     config.include_server_header = False
     config.h11_max_incomplete_size = limits.header_bytes_max
-    config.keep_alive_timeout = limits.keep_alive_timeout_seconds
     config.keep_alive_max_requests = KEEP_ALIVE_REQUESTS_MAX
     return config

@@ -1,0 +1,87 @@
+"""The whole edge over a node, on one port: what `ringlog serve` composes, without the process."""
+
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from edge.acceptor import Acceptor, open_listener, serve_connections
+from edge.app import build_app
+from edge.auth import Authenticator
+from edge.http_server import HttpServer
+from edge.limits import Limits
+from edge.metrics import Metrics
+from edge.origin import OriginPolicy
+from edge.pump import Pump
+from edge.services import Services
+from edge.stream_ws import StreamWebSockets
+from runtime import Node, NodeOptions, open_node
+from storage import Archive, LogOptions, open_archive
+
+SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
+SIGNING_KEY = b"a signing key of at least thirty-two bytes"
+
+
+@dataclass
+class OnePort:
+    """An edge under test."""
+
+    node: Node
+    archive: Archive
+    pump: Pump
+    streams: StreamWebSockets
+    http_server: HttpServer
+    acceptor: Acceptor
+    services: Services
+    port: int
+
+    @property
+    def metrics(self) -> Metrics:
+        return self.services.metrics
+
+    @property
+    def auth(self) -> Authenticator:
+        return self.services.auth
+
+
+def open_keyed(*, keys: Iterable[object] = ()) -> Authenticator:
+    """Return who may come in where there are keys."""
+    return Authenticator(SIGNING_KEY, allow_development=True, keys=keys)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def open_one_port(
+    data_dir: Path,
+    *,
+    limits: Limits | None = None,
+    auth: Authenticator | None = None,
+    allowed_origins: Iterable[str] = (),
+    allowed_hosts: Iterable[str] = (),
+    ssl_context: ssl.SSLContext | None = None,
+) -> AsyncIterator[OnePort]:
+    """Serve until the block ends; development mode unless `auth` has keys."""
+    limits = limits or Limits()
+    auth = auth or Authenticator(SIGNING_KEY, allow_development=True)
+    metrics = Metrics()
+    origins = OriginPolicy(auth.development, frozenset(allowed_origins), frozenset(allowed_hosts))
+    archive = open_archive(f"sqlite:///{data_dir}/archive.db")
+    listener = open_listener("127.0.0.1", 0, limits)
+    try:
+        options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
+        async with open_node(options, archive) as node, trio.open_nursery() as nursery:
+            services = Services(node, auth, origins, limits, metrics)
+            pump = Pump(node, auth, origins, limits)
+            streams = StreamWebSockets(pump.board)
+            http_server = HttpServer(build_app(services), limits, metrics)
+            acceptor = Acceptor(pump, http_server, streams.serve, ssl_context, limits, metrics)
+            metrics.node, metrics.board = node, pump.board
+            nursery.start_soon(pump.run)
+            await nursery.start(serve_connections, [listener], acceptor, nursery)
+            port = listener.socket.getsockname()[1]
+            yield OnePort(node, archive, pump, streams, http_server, acceptor, services, port)
+            nursery.cancel_scope.cancel()
+    finally:
+        archive.close()

@@ -1,0 +1,204 @@
+import socket
+from pathlib import Path
+
+import trio
+
+from edge.limits import Limits
+from tests.edge.http_client import EventReader, open_http
+from tests.edge.one_port import open_one_port
+
+
+async def test_one_connection_serves_many_requests(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge, open_http(edge.port) as http:
+        for _ in range(50):
+            assert (await http.get("/healthz")).status == 200
+        assert edge.metrics.connections_accepted == {"http": 1}
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge:
+        stream = await trio.open_tcp_stream("127.0.0.1", edge.port)
+        async with stream:
+            one = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n%s\r\n"
+            await stream.send_all(
+                one % (b"healthz", b"") + one % (b"nowhere", b"Connection: close\r\n")
+            )
+            received = b""
+            with trio.fail_after(5):
+                while piece := await stream.receive_some():
+                    received += piece
+        assert received.index(b"HTTP/1.1 200") < received.index(b"HTTP/1.1 404")
+
+
+async def test_a_connection_that_asks_to_be_closed_is_closed_at_once(tmp_path: Path) -> None:
+    limits = Limits(close_timeout_seconds=30)
+    async with open_one_port(tmp_path, limits=limits) as edge, open_http(edge.port) as http:
+        started = trio.current_time()
+        assert (await http.get("/healthz", Connection="close")).status == 200
+        assert await http.closed_by_server()
+        assert trio.current_time() - started < 5
+
+
+async def test_http_1_0_is_answered_and_closed(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge:
+        stream = await trio.open_tcp_stream("127.0.0.1", edge.port)
+        async with stream:
+            await stream.send_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            received = b""
+            with trio.fail_after(5):
+                while piece := await stream.receive_some():
+                    received += piece
+        assert received.endswith(b'{"status":"ok"}')
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge, open_http(edge.port) as http:
+        await http.stream.send_all(
+            b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+        )
+        received = b""
+        with trio.fail_after(5):
+            while piece := await http.stream.receive_some(65536):
+                received += piece
+        assert received.startswith(b"HTTP/1.1 413 ")
+        assert b'"code":"body_too_large"' in received
+
+
+async def test_a_chunked_body_over_the_limit_is_refused_and_the_answer_arrives(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(body_bytes_max=100_000)
+    async with open_one_port(tmp_path, limits=limits) as edge:
+        stream = await trio.open_tcp_stream("127.0.0.1", edge.port)
+        async with stream:
+            await stream.send_all(
+                b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            for _ in range(40):
+                await stream.send_all(b"10000\r\n" + b" " * 65536 + b"\r\n")
+            received = b""
+            with trio.fail_after(5):
+                while piece := await stream.receive_some(65536):
+                    received += piece
+        assert received.startswith(b"HTTP/1.1 413 ")
+        with trio.fail_after(5):
+            while edge.acceptor.connections:
+                await trio.sleep(0.01)
+
+
+async def test_a_body_that_does_not_come_is_refused_at_the_deadline(tmp_path: Path) -> None:
+    limits = Limits(body_timeout_seconds=0.2)
+    async with open_one_port(tmp_path, limits=limits) as edge:
+        stream = await trio.open_tcp_stream("127.0.0.1", edge.port)
+        async with stream:
+            await stream.send_all(
+                b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{"
+            )
+            received = b""
+            with trio.fail_after(5):
+                while piece := await stream.receive_some():
+                    received += piece
+        assert received.startswith(b"HTTP/1.1 408 ")
+        assert b'"code":"body_timeout"' in received
+
+
+async def test_a_body_asked_for_with_100_continue_is_taken(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge:
+        stream = await trio.open_tcp_stream("127.0.0.1", edge.port)
+        async with stream:
+            await stream.send_all(
+                b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 15\r\n"
+                b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+            )
+            with trio.fail_after(5):
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 100 ")
+                await stream.send_all(b'{"user_id":"u"}')
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 201 ")
+
+
+async def open_stalled_reader(port: int, path: str) -> trio.SocketStream:
+    """Ask for something and read nothing of it."""
+    stalled = trio.socket.socket()
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await stalled.connect(("127.0.0.1", port))
+    stream = trio.SocketStream(stalled)
+    await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+    return stream
+
+
+async def test_a_stalled_reader_of_a_stream_is_cut_and_the_others_read_on(tmp_path: Path) -> None:
+    limits = Limits(stall_timeout_seconds=0.5)
+    async with (
+        open_one_port(tmp_path, limits=limits) as edge,
+        open_http(edge.port) as writer,
+        open_http(edge.port) as reader,
+    ):
+        await writer.post("/v1/sessions", {"id": "s", "user_id": "u"})
+        stalled = await open_stalled_reader(edge.port, "/v1/sessions/s/stream?last_seq=0")
+        await reader.send("GET", "/v1/sessions/s/stream?last_seq=0")
+        assert (await reader.receive_head()).status == 200
+        events = EventReader(reader)
+        seq = 0
+        with trio.fail_after(25):
+            while edge.metrics.readers_stalled == 0:
+                await writer.post(
+                    "/v1/sessions/s/messages", {"sender": "u", "content": "x" * 200_000}
+                )
+                seq += 1
+                assert (await events.message())[0] == seq
+            while edge.metrics.event_streams > 1:
+                await trio.sleep(0.01)
+        assert edge.http_server.connections == 2
+        await stalled.aclose()
+
+
+async def test_a_slow_reader_that_makes_progress_gets_the_whole_page(tmp_path: Path) -> None:
+    limits = Limits(stall_timeout_seconds=1.0)
+    async with open_one_port(tmp_path, limits=limits) as edge, open_http(edge.port) as http:
+        await http.post("/v1/sessions", {"id": "s", "user_id": "u"})
+        for _ in range(3):
+            body = {"sender": "u", "content": "x" * 200_000}
+            assert (await http.post("/v1/sessions/s/messages", body)).status == 201
+        stream = await open_stalled_reader(edge.port, "/v1/sessions/s/messages")
+        received = 0
+        with trio.fail_after(25):
+            while received < 600_000:
+                await trio.sleep(0.02)
+                received += len(await stream.receive_some(16_384))
+        assert edge.metrics.readers_stalled == 0
+        await stream.aclose()
+
+
+async def test_stopping_ends_idle_connections_now_and_streams_too(tmp_path: Path) -> None:
+    limits = Limits(close_timeout_seconds=0.2, grace_seconds=30)
+    async with (
+        open_one_port(tmp_path, limits=limits) as edge,
+        open_http(edge.port) as idle,
+        open_http(edge.port) as streaming,
+    ):
+        await idle.post("/v1/sessions", {"id": "s", "user_id": "u"})
+        await streaming.send("GET", "/v1/sessions/s/stream")
+        await streaming.receive_head()
+        assert (await EventReader(streaming).block()) == {"retry": "1000"}
+        started = trio.current_time()
+        edge.services.closing.begin()
+        await edge.http_server.stop()
+        assert trio.current_time() - started < 2
+        assert edge.http_server.connections == 0
+        assert await idle.closed_by_server()
+        assert await streaming.receive_piece() == b""
+
+
+async def test_stopping_does_not_wait_for_a_connection_that_does_not_end(tmp_path: Path) -> None:
+    limits = Limits(grace_seconds=0.3)
+    async with open_one_port(tmp_path, limits=limits) as edge, open_http(edge.port) as http:
+        await http.stream.send_all(
+            b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{"
+        )
+        with trio.fail_after(5):
+            while edge.http_server.connections == 0:
+                await trio.sleep(0.01)
+            await edge.http_server.stop()
+            assert await http.closed_by_server()
+            while edge.http_server.connections:
+                await trio.sleep(0.01)
