@@ -7,6 +7,7 @@ encoded message as they are.
 import re
 import secrets
 from datetime import UTC, datetime
+from random import Random
 
 IDENTIFIER_LENGTH_MAX = 128
 """Long enough for a UUID beside a prefix, short enough for an index key."""
@@ -29,21 +30,29 @@ class Stamper:
     never runs backwards here, whatever the wall clock does.
     """
 
-    __slots__ = ("_counter", "_id_prefix", "at", "at_ms")
+    __slots__ = ("_counter", "_id_prefix", "_noise", "_second", "_second_text", "at", "at_ms")
 
     def __init__(self) -> None:
         self.at_ms = -1
         self.at = b""
+        self._second = -1
+        self._second_text = ""
         self._id_prefix = ""
         self._counter = 0
+        # Ids must not collide; they need not be hard to guess. Seeded by the system, once.
+        self._noise = Random(secrets.randbits(256))  # noqa: S311
 
     def tick(self, now_ms: int) -> None:
         """Take the time for the ids that follow; called once for each pass over the sockets."""
         if now_ms <= self.at_ms:
             return
         self.at_ms = now_ms
-        self.at = format_time(now_ms).encode()
-        noise = secrets.randbits(26 + _COUNTER_BITS - 1)
+        second = now_ms // 1000
+        if second != self._second:
+            self._second = second
+            self._second_text = format_time(second * 1000)[:20]
+        self.at = f"{self._second_text}{now_ms % 1000:03d}Z".encode()
+        noise = self._noise.getrandbits(26 + _COUNTER_BITS - 1)
         self._counter = noise & ((1 << (_COUNTER_BITS - 1)) - 1)
         high = noise >> (_COUNTER_BITS - 1)
         self._id_prefix = f"{now_ms >> 16:08x}-{now_ms & 0xFFFF:04x}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"

@@ -26,6 +26,15 @@ def test_ids_rise_within_a_millisecond_and_across_them() -> None:
     assert len(set(ids)) == len(ids)
 
 
+@given(st.integers(0, 4_000_000_000_000))
+def test_the_time_of_a_message_is_the_time_of_its_tick(now_ms: int) -> None:
+    stamper = Stamper()
+    stamper.tick(now_ms)
+    assert stamper.at == format_time(now_ms).encode()
+    stamper.tick(now_ms + 1)
+    assert stamper.at == format_time(now_ms + 1).encode()
+
+
 def test_time_never_runs_backwards() -> None:
     stamper = Stamper()
     stamper.tick(10_000)
