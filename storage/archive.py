@@ -26,7 +26,7 @@ from storage.history import SEQ_END, History, SessionSnapshot
 from storage.keys import ApiKey
 from storage.ownership import Ownership
 from storage.record import Record, SessionRecord
-from storage.rows import RowWriter
+from storage.rows import RowsRefusedError, RowWriter
 from storage.schema import REVISION
 from storage.sqlite import SqliteDialect
 
@@ -83,10 +83,10 @@ class Archive:
             ArchiveConflictError: another row stands under the key of one of these.
             ArchiveUnavailableError: the database failed; whether it committed is unknown.
         """
-        with self._transaction() as connection:
-            ownership.check_epoch(connection, node_id, epoch)
-            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))
-            self._rows.write(connection, records)
+        try:
+            self._flush(self._rows.write, node_id, epoch, cursor, records)
+        except RowsRefusedError:
+            self._flush(self._rows.write_carefully, node_id, epoch, cursor, records)
 
     # Reading
 
@@ -178,6 +178,19 @@ class Archive:
         """Close every connection."""
         self._dialect.close()
 
+    def _flush(
+        self,
+        write: Callable[[Connection, Sequence[Record]], None],
+        node_id: str,
+        epoch: int,
+        cursor: int,
+        records: Sequence[Record],
+    ) -> None:
+        with self._transaction() as connection:
+            ownership.check_epoch(connection, node_id, epoch)
+            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))
+            write(connection, records)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """Commit at the end of the block, roll back if it raises."""
@@ -212,6 +225,7 @@ def open_archive(url: str) -> Archive:
     """
     dialect = _open_dialect(url)
     try:
+        dialect.create()
         dialect.check()
         _migrate(dialect)
     except SQLAlchemyError as error:
@@ -221,6 +235,34 @@ def open_archive(url: str) -> Archive:
         dialect.close()
         raise
     return Archive(dialect)
+
+
+class ArchiveState(msgspec.Struct, frozen=True):
+    """The revision that an archive is at, None where it is empty, and the one that this version knows."""
+
+    found: str | None
+    known: str
+
+
+def probe_archive(url: str) -> ArchiveState:
+    """Say what `open_archive` would find, without making or changing anything.
+
+    Raises:
+        StorageError: what `open_archive` would raise.
+    """
+    dialect = _open_dialect(url)
+    try:
+        found = None
+        if dialect.is_there():
+            dialect.check()
+            with dialect.reader.connect() as connection:
+                found = _read_revision(connection)
+            _check_known(found)
+        return ArchiveState(found, REVISION)
+    except SQLAlchemyError as error:
+        raise ArchiveUnavailableError(dialect.reason(error)) from error
+    finally:
+        dialect.close()
 
 
 def _open_dialect(url: str) -> Dialect:
@@ -248,12 +290,21 @@ def _migrate(dialect: Dialect) -> None:
         found = _read_revision(connection)
         if found == REVISION:
             return
+        _check_known(found)
         # Alembic takes a quarter of a second to import: only those who migrate wait for it.
         from storage import migrations  # noqa: PLC0415
 
-        if found is not None and found not in migrations.known_revisions():
-            raise ArchiveTooNewError(found, REVISION)
         migrations.upgrade(connection)
+
+
+def _check_known(found: str | None) -> None:
+    """Raise ArchiveTooNewError for a revision that this version does not know."""
+    if found in {None, REVISION}:
+        return
+    from storage import migrations  # noqa: PLC0415
+
+    if found not in migrations.known_revisions():
+        raise ArchiveTooNewError(found, REVISION)
 
 
 def _read_revision(connection: Connection) -> str | None:

@@ -48,6 +48,14 @@ class Dialect(Protocol):
     bytes_sql: str
     """A message's body as raw bytes."""
 
+    def is_there(self) -> bool:
+        """Return whether there is a database that could be asked."""
+        ...
+
+    def create(self) -> None:
+        """Make the database if there is none and if that is ours to do."""
+        ...
+
     def check(self) -> None:
         """Check that the database answers and runs with the settings that durability rests on."""
         ...

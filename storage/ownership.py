@@ -8,13 +8,28 @@ that row. So the one waits for the other: a flush commits before the epoch chang
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, case, select, text, update
 
 from storage.errors import CursorMismatchError, DurabilityMismatchError, FencedError
 from storage.schema import cluster, flush_cursors, owner_epochs
 
 DURABILITY = "durability"
 """The name of the cluster's durability level in `cluster`."""
+
+# Whoever comes second, at the same time or later, inserts nothing and reads the first one's row.
+_FIRST_LEVEL = text(
+    "INSERT INTO cluster (name, value) VALUES (:name, :value) ON CONFLICT (name) DO NOTHING"
+)
+
+_FIRST_EPOCH = text("""
+    INSERT INTO owner_epochs (node_id, epoch, level, sealed_epoch) VALUES (:node_id, 0, :level, 0)
+    ON CONFLICT (node_id) DO NOTHING
+""")
+
+_FIRST_CURSOR = text("""
+    INSERT INTO flush_cursors (node_id, lsn) VALUES (:node_id, 0)
+    ON CONFLICT (node_id) DO NOTHING
+""")
 
 
 class Ownership(NamedTuple):
@@ -26,30 +41,23 @@ class Ownership(NamedTuple):
 
 def settle_level(connection: Connection, level: str) -> None:
     """Record the cluster's durability level at its first start; refuse another one later."""
+    connection.execute(_FIRST_LEVEL, {"name": DURABILITY, "value": level})
     found = connection.scalar(select(cluster.c.value).where(cluster.c.name == DURABILITY))
-    if found is None:
-        connection.execute(insert(cluster).values(name=DURABILITY, value=level))
-    elif found != level:
-        raise DurabilityMismatchError(found, level)
+    if found != level:
+        raise DurabilityMismatchError(str(found), level)
 
 
 def take_epoch(connection: Connection, node_id: str, level: str, above: int) -> Ownership:
     """Give this node a new epoch, higher than its last one and than `above`."""
-    seen = connection.scalar(
-        select(owner_epochs.c.epoch).where(owner_epochs.c.node_id == node_id).with_for_update()
-    )
-    epoch = max(seen or 0, above) + 1
-    if seen is None:
-        row = {"node_id": node_id, "epoch": epoch, "level": level, "sealed_epoch": 0}
-        connection.execute(insert(owner_epochs).values(row))
-        connection.execute(insert(flush_cursors).values(node_id=node_id, lsn=0))
-        return Ownership(epoch, 0)
-    owner = owner_epochs.c
-    connection.execute(
+    connection.execute(_FIRST_EPOCH, {"node_id": node_id, "level": level})
+    connection.execute(_FIRST_CURSOR, {"node_id": node_id})
+    seen = owner_epochs.c.epoch
+    epoch = connection.scalars(
         update(owner_epochs)
-        .where(owner.node_id == node_id, owner.epoch == seen)
-        .values(epoch=epoch, level=level)
-    )
+        .where(owner_epochs.c.node_id == node_id)
+        .values(epoch=case((seen > above, seen), else_=above) + 1, level=level)
+        .returning(owner_epochs.c.epoch)
+    ).one()
     return Ownership(epoch, _read_lsn(connection, node_id))
 
 

@@ -137,6 +137,13 @@ class PostgresDialect:
             isolation_level="AUTOCOMMIT"
         )
 
+    def is_there(self) -> bool:
+        """Return whether there is a server: asking tells."""
+        return True
+
+    def create(self) -> None:
+        """Nothing: the database is the operator's to create."""
+
     def check(self) -> None:
         """Check that the server answers, can be written to and commits durably."""
         try:

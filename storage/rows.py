@@ -6,11 +6,12 @@ session (its members, the erasure of what it held) is derived from its row as it
 the batch.
 
 A row that the database refuses for its data must stop neither the log nor the other rows: it is found
-by halving, and goes to `dead_letters` as raw bytes, from where a message is still read at its seq.
+by halving, and goes to `dead_letters` as raw bytes, from where a message is still read at its seq. That
+takes savepoints, which cost every flush two round trips: so a batch is written without them first.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, TextClause, text
@@ -83,6 +84,10 @@ _BURIED = text("""
 """)
 
 
+class RowsRefusedError(Exception):
+    """Some row of the batch stands already, or is refused for its data: begin again, carefully."""
+
+
 class RowWriter:
     """The statements that write one dialect's archive, made once."""
 
@@ -95,65 +100,61 @@ class RowWriter:
         self._write_reads = self._prepare(_WRITE_READS)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
-        """Apply a batch, in log order.
+        """Apply a batch of rows that are all new and all accepted.
+
+        Raises:
+            RowsRefusedError: they are not; roll back.
+            DBAPIError: the database failed; nothing about the batch is known to be wrong.
+        """
+        batch = _sort(records)
+        try:
+            if batch.messages:
+                self._dialect.insert_messages(connection, batch.messages)
+            if batch.reads:
+                self._put_reads(connection, batch.reads)
+            if batch.sessions:
+                self._put_sessions(connection, batch.sessions)
+        except (DBAPIError, UnicodeError) as error:
+            if self._dialect.fault(error) is Fault.UNAVAILABLE:
+                raise
+            raise RowsRefusedError from error
+
+    def write_carefully(self, connection: Connection, records: Sequence[Record]) -> None:
+        """Apply a batch whatever rows it holds.
 
         Raises:
             ArchiveConflictError: another row stands under the key of one of these.
             DBAPIError: the database failed; nothing about the batch is known to be wrong.
         """
-        messages = [record for record in records if type(record) is MessageRecord]
-        if messages:
-            ways = (self._dialect.insert_messages, self._dialect.merge_messages)
-            self._apply(connection, messages, ways)
-        if len(messages) == len(records):
-            return
-        # Of several states of one thing in a batch only the last is worth writing, and only one of
-        # them may be: PostgreSQL refuses to change a row twice in one statement.
-        sessions: dict[tuple[str, str], SessionRecord] = {}
-        reads: dict[tuple[str, str, str], ReadRecord] = {}
-        for record in records:
-            if type(record) is SessionRecord:
-                key = (record.workspace, record.session)
-                if key not in sessions or sessions[key].version < record.version:
-                    sessions[key] = record
-            elif type(record) is ReadRecord:
-                reader = (record.workspace, record.session, record.user)
-                if reader not in reads or reads[reader].seq < record.seq:
-                    reads[reader] = record
-        if reads:
-            self._apply(connection, list(reads.values()), (self._put_reads,))
-        if sessions:
-            # After everything else, so that a deleted session takes with it what came before.
-            self._apply(connection, list(sessions.values()), (self._put_sessions,))
+        batch = _sort(records)
+        self._apply(connection, batch.messages, self._dialect.merge_messages)
+        self._apply(connection, batch.reads, self._put_reads)
+        self._apply(connection, batch.sessions, self._put_sessions)
 
     def _apply(
         self,
         connection: Connection,
         records: Sequence[R],
-        ways: tuple[Callable[[Connection, Sequence[R]], None], ...],
+        put: Callable[[Connection, Sequence[R]], None],
     ) -> None:
-        """Write rows the first way that no duplicate key stops, and set aside what is refused."""
-        for way in ways:
-            try:
-                with connection.begin_nested():
-                    way(connection, records)
-            except (DBAPIError, UnicodeError) as error:
-                fault = self._dialect.fault(error)
-                if fault is Fault.UNAVAILABLE:
-                    raise
-                if fault is Fault.REFUSED:
-                    reason = self._dialect.reason(error)
-                    break
-            else:
-                return
+        """Write rows, and set aside those that are refused."""
+        if not records:
+            return
+        try:
+            with connection.begin_nested():
+                put(connection, records)
+        except (DBAPIError, UnicodeError) as error:
+            if self._dialect.fault(error) is not Fault.REFUSED:
+                raise
+            reason = self._dialect.reason(error)
         else:
-            raise ArchiveConflictError("messages", "a key that came up while it was written")
+            return
         if len(records) == 1:
             self._bury(connection, records[0], reason)
             return
         middle = len(records) // 2
-        self._apply(connection, records[:middle], ways)
-        self._apply(connection, records[middle:], ways)
+        self._apply(connection, records[:middle], put)
+        self._apply(connection, records[middle:], put)
 
     def _put_sessions(self, connection: Connection, records: Sequence[SessionRecord]) -> None:
         rows = [
@@ -197,6 +198,36 @@ class RowWriter:
                 rows=self._dialect.rows_sql, elements=self._dialect.elements_sql, table=table
             )
         )
+
+
+class _Batch(NamedTuple):
+    """A batch by kind, in the order of writing.
+
+    Sessions come last, so that a deleted one takes with it what came before.
+    """
+
+    messages: Sequence[MessageRecord]
+    reads: Sequence[ReadRecord]
+    sessions: Sequence[SessionRecord]
+
+
+def _sort(records: Sequence[Record]) -> _Batch:
+    messages = [record for record in records if type(record) is MessageRecord]
+    # Of several states of one thing only the last is worth writing, and only one may be: PostgreSQL
+    # refuses to change a row twice in one statement.
+    reads: dict[tuple[str, str, str], ReadRecord] = {}
+    sessions: dict[tuple[str, str], SessionRecord] = {}
+    if len(messages) < len(records):
+        for record in records:
+            if type(record) is ReadRecord:
+                reader = (record.workspace, record.session, record.user)
+                if reader not in reads or reads[reader].seq < record.seq:
+                    reads[reader] = record
+            elif type(record) is SessionRecord:
+                key = (record.workspace, record.session)
+                if key not in sessions or sessions[key].version < record.version:
+                    sessions[key] = record
+    return _Batch(messages, list(reads.values()), list(sessions.values()))
 
 
 def _dead_letter(record: Record) -> dict[str, object]:

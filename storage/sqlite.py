@@ -82,16 +82,23 @@ class SqliteDialect:
         self.writer = self._engine(pool_size=1, begin="BEGIN IMMEDIATE")
         self.reader = self._engine(pool_size=READERS_MAX, begin=None)
 
-    def check(self) -> None:
-        """Make the file if there is none, readable by its owner alone, and check the settings."""
-        if sqlite3.sqlite_version_info < VERSION_MIN:
-            wanted = ".".join(map(str, VERSION_MIN))
-            raise ArchiveSettingsError("sqlite_version", sqlite3.sqlite_version, wanted)
+    def is_there(self) -> bool:
+        """Return whether there is a file."""
+        return self._path.exists()
+
+    def create(self) -> None:
+        """Make the file if there is none, readable by its owner alone."""
         try:
             # SQLite gives the files beside it the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise ArchiveUnavailableError(f"{self._path}: {error.strerror}") from error
+
+    def check(self) -> None:
+        """Check SQLite's version, and the settings that durability rests on."""
+        if sqlite3.sqlite_version_info < VERSION_MIN:
+            wanted = ".".join(map(str, VERSION_MIN))
+            raise ArchiveSettingsError("sqlite_version", sqlite3.sqlite_version, wanted)
         with self.writer.connect() as connection:
             for setting, wanted in (("journal_mode", "wal"), ("synchronous", "2")):
                 found = str(connection.exec_driver_sql(f"PRAGMA {setting}").scalar_one())
