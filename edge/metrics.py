@@ -226,7 +226,7 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
     ),
     Series(
         "ringlog_tails", "gauge", "Readers that follow a session",
-        _of_node(lambda node: node.statistics().live_tails),
+        _of_node(lambda node: node.statistics().tails),
     ),
     Series(
         "ringlog_log_commits", "counter", "Batches written to the log",

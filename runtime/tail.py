@@ -61,6 +61,7 @@ class Tail:
         self.next_seq = after_seq + 1
         self.closed = False
         server.tails.add(self)
+        server.node.tails += 1
 
     def start(self) -> None:
         """Begin delivering: live at once where there is nothing to replay."""
@@ -69,7 +70,10 @@ class Tail:
 
     def close(self) -> None:
         """Deliver nothing more."""
+        if self.closed:
+            return
         self.closed = True
+        self.server.node.tails -= 1
         self.server.live.pop(self, None)
         self.server.tails.discard(self)
 
