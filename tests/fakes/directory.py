@@ -192,6 +192,18 @@ class CrashingDirectory:
         after.faults.capacity_bytes = self.faults.capacity_bytes
         return after
 
+    def damage(self, name: str, position: int) -> None:
+        """Flip a bit of a file, on disk."""
+        inode = self._seen[name]
+        for content in (inode.seen, inode.durable):
+            if position < len(content):
+                content[position] ^= 1
+
+    def forget(self, name: str, position: int) -> None:
+        """Turn what was written from `position` on into what only the page cache holds."""
+        durable = self._seen[name].durable
+        durable[position:] = bytes(len(durable) - position)
+
     def content(self, name: str) -> bytearray:
         """Return what a reader sees of a file: a test may damage it."""
         return self._seen[name].seen

@@ -1,0 +1,89 @@
+"""Logs for tests: written record by record into a directory, or opened with small sizes."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from storage.commitlog import CommitLog, LogOptions, open_commit_log
+from storage.directory import Directory
+from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record
+from storage.record import RecordType, StoredRecord, record_prefix
+from storage.segment import SegmentWriter, reserve_spare
+from storage.syncthread import RunSync
+from tests.fakes.run_sync import run_inline
+
+NODE_ID = b"node-of-the-test"
+PREFIX = record_prefix(RecordType.MESSAGE, "default")
+SMALL = LogOptions(segment_bytes=64 * 1024, batch_bytes_max=4096)
+
+
+def record(lsn: int, body: bytes | None = None) -> StoredRecord:
+    """Return a message record; its body says which it is."""
+    return StoredRecord(lsn, RecordType.MESSAGE, "default", body or b'{"n":%d}' % lsn)
+
+
+@dataclass(frozen=True)
+class WrittenSegment:
+    """What `write_segment` wrote: the file, the offset after each frame, and the last CRC."""
+
+    name: str
+    frame_ends: tuple[int, ...]
+    chain_crc: int
+
+
+def write_segment(
+    directory: Directory,
+    batches: Sequence[int],
+    *,
+    epoch: int = 1,
+    base_lsn: int = 0,
+    prev_crc: int = 0,
+    sealed_end: int | None = None,
+    size: int = 64 * 1024,
+) -> WrittenSegment:
+    """Write a durable segment with one frame for each of `batches`, of so many records."""
+    spare = reserve_spare(directory, "building.tmp", size)
+    writer = SegmentWriter(spare, SegmentHeader(NODE_ID, epoch, base_lsn, sealed_end, prev_crc))
+    ends = []
+    lsn = base_lsn
+    for count in batches:
+        frame = bytearray(FRAME_HEADER_BYTES)
+        for each in range(lsn, lsn + count):
+            append_record(frame, record(each))
+        writer.append(frame, count=count, first_lsn=lsn, durable_upto=lsn)
+        ends.append(writer.offset)
+        lsn += count
+    writer.publish(directory)
+    writer.close()
+    return WrittenSegment(writer.name, tuple(ends), writer.chain_crc)
+
+
+def open_log(
+    directory: Directory,
+    *,
+    epoch: int = 1,
+    cursor: int = 0,
+    options: LogOptions = SMALL,
+    on_commit: Callable[[list[Any]], None] = lambda items: None,
+    run_sync: RunSync | None = run_inline,
+    on_sync_seconds: Callable[[float], None] | None = None,
+) -> AbstractAsyncContextManager[tuple[CommitLog, list[StoredRecord]]]:
+    """Open a log as the node of the tests."""
+    return open_commit_log(
+        directory,
+        node_id=NODE_ID,
+        epoch=epoch,
+        cursor=cursor,
+        options=options,
+        on_commit=on_commit,
+        run_sync=run_sync,
+        on_sync_seconds=on_sync_seconds,
+    )
+
+
+def append(log: CommitLog, count: int = 1) -> None:
+    """Append so many records whose bodies and items say which they are."""
+    for _ in range(count):
+        lsn = log.next_lsn
+        assert log.append(PREFIX, record(lsn).body, lsn) == lsn
