@@ -1,16 +1,18 @@
 """The whole edge over a node, on one port: what `ringlog serve` composes, without the process."""
 
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import trio
 
 from edge.acceptor import Acceptor, open_listener, serve_connections
 from edge.app import build_app
-from edge.auth import Authenticator
+from edge.auth import Authenticator, hash_key
 from edge.http_server import HttpServer
 from edge.limits import Limits
 from edge.metrics import Metrics
@@ -19,7 +21,7 @@ from edge.pump import Pump
 from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from runtime import Node, NodeOptions, open_node
-from storage import Archive, LogOptions, open_archive
+from storage import ApiKey, Archive, LogOptions, open_archive
 
 SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
 SIGNING_KEY = b"a signing key of at least thirty-two bytes"
@@ -47,9 +49,29 @@ class OnePort:
         return self.services.auth
 
 
-def open_keyed(*, keys: Iterable[object] = ()) -> Authenticator:
-    """Return who may come in where there are keys."""
-    return Authenticator(SIGNING_KEY, allow_development=True, keys=keys)  # type: ignore[arg-type]
+def keyed(*keys: ApiKey) -> Authenticator:
+    """Return who may come in where these keys were created."""
+    return Authenticator(SIGNING_KEY, allow_development=True, keys=keys)
+
+
+def api_key(text: str, *scopes: str, workspace: str = "default") -> ApiKey:
+    """Return the stored form of a key."""
+    return ApiKey(f"key-{text[-6:]}", "test", hash_key(text), scopes, workspace, 0)
+
+
+@cache
+def _migrated() -> bytes:
+    """Return an empty archive's file; migrating one anew costs each test half a second."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "archive.db"
+        open_archive(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
+def _open_migrated(path: Path) -> Archive:
+    if not path.exists():
+        path.write_bytes(_migrated())
+    return open_archive(f"sqlite:///{path}")
 
 
 @asynccontextmanager
@@ -67,7 +89,7 @@ async def open_one_port(
     auth = auth or Authenticator(SIGNING_KEY, allow_development=True)
     metrics = Metrics()
     origins = OriginPolicy(auth.development, frozenset(allowed_origins), frozenset(allowed_hosts))
-    archive = open_archive(f"sqlite:///{data_dir}/archive.db")
+    archive = _open_migrated(data_dir / "archive.db")
     listener = open_listener("127.0.0.1", 0, limits)
     try:
         options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
