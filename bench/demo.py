@@ -115,7 +115,7 @@ class _Play:
         await self._server.start()
         start = time.monotonic()
         with self.progress:
-            async with trio.open_nursery() as nursery:
+            async with self._server.watched(), trio.open_nursery() as nursery:
                 nursery.start_soon(self._kill_and_restart)
                 for client in self._clients:
                     nursery.start_soon(client.run)

@@ -23,6 +23,9 @@ READY_SECONDS_MAX = 30.0
 READY_POLL_SECONDS = 0.02
 """How finely a start is timed."""
 
+WATCH_SECONDS = 0.1
+"""How soon a process that follows another is watched."""
+
 STOP_SECONDS_MAX = 60.0
 """A graceful stop may flush up to 256 MiB before it exits."""
 
@@ -80,13 +83,12 @@ class Server:
             f"--archive={self._options.archive}",
             *(f"--{name}={value}" for name, value in self._options.settings.items()),
         ]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RINGLOG_")}
         self._process = await trio.lowlevel.open_process(
             command,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=environment,
+            env=_environment(),
             cwd=self._options.directory,
         )
 
@@ -116,10 +118,10 @@ class Server:
             ServerError: It had ended by itself before.
         """
         assert self._process is not None
-        ended = self._process.poll()
-        self._process.kill()
-        await self._process.wait()
-        self._process = None
+        process, self._process = self._process, None
+        ended = process.poll()
+        process.kill()
+        await process.wait()
         if ended is not None:
             raise self._error(f"the server exited with {ended} before it was killed")
 
@@ -140,6 +142,30 @@ class Server:
             raise self._error(f"the server did not stop within {STOP_SECONDS_MAX:.0f} s")
         if process.returncode != 0:
             raise self._error(f"the server exited with {process.returncode} when told to stop")
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Cancel the block as soon as a process ends that nobody told to.
+
+        Raises:
+            ServerError: That happened; clients would knock in vain for ever.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
+                yield
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            raise _first_server_error(group) or group from None
+
+    async def _watch(self) -> None:
+        while True:
+            process = self._process
+            if process is not None:
+                await process.wait()
+                if self._process is process:
+                    raise self._error(f"the server exited by itself with {process.returncode}")
+            await trio.sleep(WATCH_SECONDS)
 
     async def abandon(self) -> None:
         """Leave no process behind, whatever state it is in."""
@@ -173,10 +199,32 @@ async def open_server(options: ServerOptions) -> AsyncIterator[Server]:
                 await server.abandon()
 
 
+def _first_server_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return the reason in a group of errors, the others being its consequences."""
+    for error in group.exceptions:
+        if isinstance(error, ServerError):
+            return error
+        if isinstance(error, BaseExceptionGroup) and (found := _first_server_error(error)):
+            return found
+    return None
+
+
 def _command() -> list[str]:
     """Return how this interpreter's own ``ringlog`` is run."""
     script = Path(sys.executable).with_name("ringlog")
     return [str(script)] if script.exists() else [sys.executable, "-m", "edge"]
+
+
+def _environment() -> dict[str, str]:
+    """Return what a server inherits: no option that was not given, and compiled modules kept.
+
+    Without those every start compiles every module it imports, and that is most of a start.
+    """
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RINGLOG_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
 
 
 def _free_port() -> int:
