@@ -152,9 +152,11 @@ class SegmentSupply:
 
     async def _fill(self, spare: Spare, pause_factor: float) -> None:
         offset = 0
-        while offset < spare.size and not self._wanted.is_set():
+        while not self._wanted.is_set():
             began = trio.current_time()
             offset = await self._run_sync(fill_spare, spare, offset)
+            if offset == spare.size:
+                return
             if pause_factor:
                 with trio.move_on_after(pause_factor * (trio.current_time() - began)):
                     await self._wanted.wait()
