@@ -5,7 +5,13 @@ A record becomes durable in the `CommitLog` (`open_commit_log`), and is kept in 
 cursor, which moves in the transaction that adds the rows.
 """
 
-from storage.archive import Archive, ArchiveStatistics, open_archive
+from storage.archive import (
+    Archive,
+    ArchiveState,
+    ArchiveStatistics,
+    open_archive,
+    probe_archive,
+)
 from storage.commitlog import CommitLog, LogOptions, LogStatistics, open_commit_log
 from storage.directory import Directory, RealDirectory
 from storage.errors import (
@@ -45,6 +51,7 @@ __all__ = [
     "ArchiveBehindLogError",
     "ArchiveConflictError",
     "ArchiveSettingsError",
+    "ArchiveState",
     "ArchiveStatistics",
     "ArchiveTooNewError",
     "ArchiveUnavailableError",
@@ -75,5 +82,6 @@ __all__ = [
     "StoredRecord",
     "open_archive",
     "open_commit_log",
+    "probe_archive",
     "record_prefix",
 ]

@@ -82,8 +82,8 @@ class Follower:
             try:
                 async with self._open() as connection:
                     connected, delay = True, BACKOFF_SECONDS_FIRST
-                    if await self._follow(connection, live=live):
-                        return
+                    await self._follow(connection, live=live)
+                    return
             except InvalidStatus as error:
                 answer = error.response
                 raise refusal(answer.status_code, read_problem(bytes(answer.body or b""))) from None
@@ -133,12 +133,17 @@ class Follower:
             proxy=None,
         )
 
-    async def _follow(self, connection: ClientConnection, *, live: bool) -> bool:
-        """Serve one connection; returns whether all there is to do is done."""
+    async def _follow(self, connection: ClientConnection, *, live: bool) -> None:
+        """Serve one connection until all there is to do is done.
+
+        Raises:
+            ConnectionClosed: it ended before that.
+            CommandError: the server refuses.
+        """
         await connection.send(msgspec.json.encode(self._join()).decode())
         head_seq = None
-        async for text in connection:
-            line = text.encode() if isinstance(text, str) else text
+        while live or head_seq is None or (self._last_seq or 0) < head_seq:
+            line = await connection.recv(decode=False)
             frame = _decode(line)
             if frame.type == "joined":
                 head_seq = frame.head_seq
@@ -147,9 +152,6 @@ class Follower:
                 self._message(frame.seq, line)
             else:
                 self._answer(frame)
-            if not live and head_seq is not None and (self._last_seq or 0) >= head_seq:
-                return True
-        return False
 
     def _join(self) -> dict[str, Any]:
         join: dict[str, Any] = {"type": "join", "ref": "join", "session": self._session}

@@ -1,0 +1,113 @@
+import socket
+from pathlib import Path
+
+import pytest
+import trustme
+
+from edge.config import load_config
+from edge.doctor import Finding, examine, measure_sync
+from storage import open_archive
+
+MEMORY = Path("/dev/shm")
+
+
+def findings(tmp_path: Path, **flags: str) -> dict[str, Finding]:
+    options = {"listen": "127.0.0.1:0", "data": str(tmp_path / "data")} | flags
+    return {finding.what: finding for finding in examine(load_config(options, environment={}))}
+
+
+def test_a_good_machine_has_no_failure(tmp_path: Path) -> None:
+    assert {f.level for f in findings(tmp_path).values()} <= {"ok", "warning"}
+
+
+def test_looking_leaves_nothing_behind(tmp_path: Path) -> None:
+    findings(tmp_path, data=str(tmp_path / "a" / "b"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_syncs_are_measured_in_ascending_order(tmp_path: Path) -> None:
+    seconds = measure_sync(tmp_path)
+
+    assert seconds == sorted(seconds)
+    assert len(seconds) > 1
+    assert seconds[0] > 0
+
+
+@pytest.mark.skipif(not MEMORY.is_dir(), reason="no file system in memory here")
+def test_a_file_system_in_memory_is_a_warning() -> None:
+    found = findings(MEMORY, data=str(MEMORY / "ringlog-doctor"))["file system"]
+
+    assert found.level == "warning"
+    assert "on a disk" in found.fix
+
+
+def test_too_little_space_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.doctor.SEGMENTS_WANTED", 1 << 40)
+
+    assert findings(tmp_path)["disk space"].level == "warning"
+
+
+def test_a_slow_disk_and_an_impossibly_fast_one_are_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.doctor.SYNC_MS_SLOW", 0.0)
+    assert "faster disk" in findings(tmp_path)["sync latency"].fix
+    monkeypatch.setattr("edge.doctor.SYNC_MS_SLOW", 1e9)
+    monkeypatch.setattr("edge.doctor.SYNC_MS_IMPLAUSIBLE", 1e9)
+    assert "stable storage" in findings(tmp_path)["sync latency"].fix
+
+
+def test_a_low_limit_of_open_files_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.doctor.DESCRIPTORS_WANTED", 1 << 40)
+
+    assert "ulimit -n" in findings(tmp_path)["file limit"].fix
+
+
+def test_a_data_directory_that_cannot_be_written_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    found = findings(tmp_path, data=str(tmp_path / "file" / "data"))["data directory"]
+
+    assert found.level == "failure"
+    assert "flag --data" in found.fix
+
+
+def test_an_address_in_use_is_a_failure(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        found = findings(tmp_path, listen=f":{taken.getsockname()[1]}")["address"]
+
+    assert (found.level, "in use" in found.detail) == ("failure", True)
+
+
+def test_the_archive_is_looked_at_and_not_touched(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/archive.db"
+    assert "the first start" in findings(tmp_path, archive=url)["archive"].detail
+    assert not (tmp_path / "archive.db").exists()
+
+    open_archive(url).close()
+
+    assert "at revision" in findings(tmp_path, archive=url)["archive"].detail
+
+
+def test_a_key_that_does_not_fit_its_certificate_is_a_failure(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    for name in ("one", "two"):
+        issued = authority.issue_cert("localhost")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+    good = {"tls_cert": str(tmp_path / "one.pem"), "tls_key": str(tmp_path / "one.key")}
+    bad = good | {"tls_key": str(tmp_path / "two.key")}
+
+    assert findings(tmp_path, **good)["TLS"].level == "ok"
+    assert findings(tmp_path, **bad)["TLS"].level == "failure"
+
+
+def test_variables_that_nothing_reads_are_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGLOG_LISEN", "typo")
+
+    assert "RINGLOG_LISEN" in findings(tmp_path)["options"].detail
