@@ -32,7 +32,7 @@ demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)
 
 crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
-	@$(PY) -m bench crash $(ARGS)
+	@$(PY) -m tests.crash $(ARGS)
 
 soak: setup-dev  ## a long run under load and faults
 	@$(PY) -m bench soak $(ARGS)
