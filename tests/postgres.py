@@ -1,7 +1,7 @@
 """A private PostgreSQL server for tests, demos and benchmarks: nothing shared, nothing left behind.
 
-It lives in a directory of its own under the system's temporary one, listens on loopback, and dies with
-the thread that started it (`PR_SET_PDEATHSIG`), however that ends. PostgreSQL refuses to run as root, so root
+It lives in a temporary directory of its own (in memory, if its settings do not ask for durability),
+listens on loopback, and dies with the thread that started it (`PR_SET_PDEATHSIG`), however that ends. PostgreSQL refuses to run as root, so root
 runs it as another user. Where the binaries come from, first found:
 
 1. `RINGLOG_TEST_PG_DSN`: a server that runs already, with the right to create databases;
@@ -30,6 +30,7 @@ from urllib.parse import urlsplit, urlunsplit
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
 PR_SET_PDEATHSIG = 1
+MEMORY_BYTES_MIN = 4 * 2**30
 
 _prctl = ctypes.CDLL(None).prctl
 
@@ -101,14 +102,12 @@ class PrivatePostgresServer(PostgresServer):
 
     restartable = True
 
-    def __init__(
-        self, binaries: Path, directory: Path, settings: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, binaries: Path, directory: Path, settings: dict[str, str]) -> None:
         self.port = _free_port()
         super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
         self._binaries = binaries
         self._directory = directory
-        self._settings = TEST_SETTINGS if settings is None else settings
+        self._settings = settings
         self._user = _server_user()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -205,7 +204,8 @@ def open_private_postgres(
 ) -> Iterator[PrivatePostgresServer]:
     """Run a private server until the block ends; call it from a thread that lives that long."""
     binaries = find_binaries()
-    directory = Path(tempfile.mkdtemp(prefix="ringlog-pg-"))
+    settings = TEST_SETTINGS if settings is None else settings
+    directory = Path(tempfile.mkdtemp(prefix="ringlog-pg-", dir=_parent_directory(settings)))
     try:
         server = PrivatePostgresServer(binaries, directory, settings)
         server.initialise()
@@ -246,6 +246,14 @@ def _server_user() -> pwd.struct_passwd | None:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
+
+
+def _parent_directory(settings: dict[str, str]) -> str | None:
+    """Return the file system in memory if it will do and has room, else None: the usual place."""
+    memory = Path("/dev/shm")
+    if settings.get("fsync") != "off" or not os.access(memory, os.W_OK):
+        return None
+    return str(memory) if shutil.disk_usage(memory).free > MEMORY_BYTES_MIN else None
 
 
 def _free_port() -> int:
