@@ -174,6 +174,7 @@ class Server:
         # What was made until now lives as long as the process: the collector need not visit it again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         self.ready = True
         config = self.config
         seconds = time.perf_counter() - self._started

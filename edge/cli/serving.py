@@ -1,5 +1,6 @@
 """`ringlog serve`: run a server in this process."""
 
+import gc
 import sys
 
 from edge.cli.options import takes
@@ -15,6 +16,9 @@ def serve(*, config: Config) -> None:
       ringlog serve --listen 127.0.0.1:4100 --data /var/lib/ringlog
       ringlog serve --archive postgresql://ringlog@localhost/ringlog
     """
+    # Hardly anything made while starting is garbage; looking for it costs a fifth of the time. Turned on
+    # again when the server is ready.
+    gc.disable()
     from edge.serve import run_server
 
     sys.exit(run_server(config))
