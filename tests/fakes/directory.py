@@ -19,8 +19,11 @@ from random import Random
 SECTOR_BYTES = 512  # the unit that a disk writes or does not write
 
 
-class PowerCutError(Exception):
+class PowerCutError(OSError):
     """The power is gone: no operation works from here on."""
+
+    def __init__(self, operation: str) -> None:
+        super().__init__(errno.EIO, f"power cut at {operation}")
 
 
 @dataclass
@@ -78,13 +81,13 @@ class CrashingFile:
         assert self._open
         fits = self._directory.room_for(self._inode, offset + len(data)) - offset
         taken = data if fits >= len(data) else data[: max(fits, 0)]
+        dead = self._directory.dead
         try:
             self._directory.operate("write")
-        except PowerCutError:
-            # The write was on its way: it may leave any part of itself behind.
-            self._put(offset, taken)
-            raise
-        self._put(offset, taken)
+        finally:
+            # A write that fails was on its way: it may leave any part of itself behind.
+            if not dead:
+                self._put(offset, taken)
         if len(taken) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -136,6 +139,7 @@ class CrashingDirectory:
         self._changes: list[tuple[str | None, str | None, Inode]] = []
         self.faults = Faults()
         self.counts: Counter[str] = Counter()
+        self.dead = False
 
     def names(self) -> list[str]:
         return sorted(self._seen)
@@ -214,7 +218,8 @@ class CrashingDirectory:
         self.counts[kind] += 1
         cut_at = self.faults.power_cut_at
         if cut_at is not None and self.counts["all"] >= cut_at:
-            raise PowerCutError(f"power cut at {kind}, operation {self.counts['all']}")
+            self.dead = True
+            raise PowerCutError(kind)
         error = self.faults.errors.get((kind, self.counts[kind]))
         if error is not None:
             raise OSError(error, os.strerror(error))
