@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from edge.cli import check, configuration, keys, log, serving, session
+from edge.cli import check, configuration, flush, keys, log, serving, session
 from edge.cli.failure import CommandError, ExitCode, command_error
 from edge.printable import escape
 from edge.version import VERSION
@@ -42,7 +42,7 @@ def build() -> typer.Typer:
     program.command("health")(check.health)
     program.add_typer(session.commands, name="session")
     program.add_typer(log.commands, name="log")
-    program.add_typer(log.flush_commands, name="flush")
+    program.add_typer(flush.commands, name="flush")
     program.add_typer(configuration.commands, name="config")
     program.add_typer(keys.commands, name="key")
     return program
