@@ -10,7 +10,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from storage import (
     LogOptions,
     RealDirectory,
     Record,
+    highest_epoch,
     open_commit_log,
 )
 
@@ -327,30 +328,45 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(options: NodeOptions, archive: Archive) -> AsyncIterator[Node]:
+async def open_node(
+    options: NodeOptions, archive: Archive, directory: Directory | None = None
+) -> AsyncIterator[Node]:
     """Recover this data directory and serve its sessions until the block ends.
+
+    The log is in `data_dir/log`, or in a directory that the caller has opened and will close.
 
     Raises:
         StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
             the block, if the log is poisoned or this node is fenced.
     """
-    directory = await trio.to_thread.run_sync(RealDirectory, options.data_dir / "log")
-    try:
+    log_dir = options.data_dir / "log"
+    opened = _lock_directory(log_dir) if directory is None else nullcontext(directory)
+    async with opened as log_directory:
         node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
         node = Node(options, archive)
-        async with _serve_log(node, directory, node_id), trio.open_nursery() as node.nursery:
+        async with _serve_log(node, log_directory, node_id), trio.open_nursery() as node.nursery:
             node.nursery.start_soon(node.sweep)
             yield node
             node.nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _lock_directory(path: Path) -> AsyncIterator[Directory]:
+    """Open a directory, made if missing, and hold its lock until the block ends."""
+    directory = await trio.to_thread.run_sync(RealDirectory, path)
+    try:
+        yield directory
     finally:
-        await trio.to_thread.run_sync(directory.close)
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(directory.close)
 
 
 @asynccontextmanager
 async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> AsyncIterator[None]:
     """Take an epoch, recover the log, flush what survived; then the node may serve."""
+    log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
     ownership = await trio.to_thread.run_sync(
-        node.archive.begin_epoch, node_id.hex, node.durability
+        node.archive.begin_epoch, node_id.hex, node.durability, log_epoch
     )
     async with open_commit_log(
         directory,

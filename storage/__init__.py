@@ -44,6 +44,7 @@ from storage.record import (
     StoredRecord,
     record_prefix,
 )
+from storage.segment import highest_epoch
 
 __all__ = [
     "ApiKey",
@@ -80,6 +81,7 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StoredRecord",
+    "highest_epoch",
     "open_archive",
     "open_commit_log",
     "probe_archive",

@@ -50,6 +50,16 @@ def is_segment_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def highest_epoch(directory: Directory) -> int:
+    """Return the latest epoch that wrote a segment here; 0 if there is none.
+
+    A new epoch must be above it, whatever the archive says: one that was restored to an older state
+    counts from there, and two incarnations under one epoch could not be told apart.
+    """
+    found = (_NAME.fullmatch(name) for name in directory.names())
+    return max((int(match[2]) for match in found if match is not None), default=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Spare:
     """A preallocated file without a header, not yet part of the log."""

@@ -1,5 +1,6 @@
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from runtime import (
     read_after,
     read_before,
 )
+from storage import RealDirectory, highest_epoch
 from tests.runtime.conftest import OpenNode
 
 W = "default"
@@ -84,6 +86,27 @@ async def test_a_resend_gets_the_original_answer_after_deactivation(
         server = await node.open(W, "s1")
         assert server.durable_seq == 1
         assert (await node.append(server, sender="alice", client_id="c1", content=b"1")).duplicate
+
+
+async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_above_all_of_the_log(
+    open_test_node: OpenNode, tmp_path: Path
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await node.append(server, sender="alice", client_id="c1", content=b"1")
+    older = (tmp_path / "archive.db").read_bytes()
+    for n in (2, 3):
+        async with open_test_node() as node:
+            server = await node.open(W, "s1")
+            await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
+            await flush(node)
+    (tmp_path / "archive.db").write_bytes(older)
+    async with open_test_node() as node:
+        assert await replay(node) == [(1, 1), (2, 2), (3, 3)]
+        server = await node.open(W, "s1")
+        assert (await node.append(server, sender="alice", client_id="c3", content=b"3")).seq == 3
+        with RealDirectory(tmp_path / "log", read_only=True) as directory:
+            assert highest_epoch(directory) == 4
 
 
 async def test_two_sends_of_one_message_in_one_batch_are_stored_once(

@@ -16,6 +16,7 @@ from storage.segment import (
     SegmentReader,
     SegmentWriter,
     fill_spare,
+    highest_epoch,
     is_segment_name,
     reserve_spare,
     segment_name,
@@ -36,6 +37,14 @@ def test_names_sort_by_base_lsn() -> None:
     assert all(is_segment_name(name) for name in names)
     assert not is_segment_name("lock")
     assert not is_segment_name(segment_name(0, 1) + ".torn")
+
+
+def test_the_highest_epoch_of_a_log_is_told_from_its_names() -> None:
+    directory = CrashingDirectory()
+    assert highest_epoch(directory) == 0
+    for name in (segment_name(500, 3), segment_name(7, 12), "spare-1.tmp", "lock"):
+        directory.create(name).close()
+    assert highest_epoch(directory) == 12
 
 
 def test_frames_come_back_in_order() -> None:
