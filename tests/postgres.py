@@ -66,6 +66,11 @@ class PostgresServer:
         self._dsn = dsn
         self._databases = 0
 
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return urlsplit(self._dsn).port or 5432
+
     def url(self, database: str) -> str:
         """Return the URL of one of its databases."""
         return urlunsplit(urlsplit(self._dsn)._replace(path=f"/{database}"))
@@ -103,8 +108,7 @@ class PrivatePostgresServer(PostgresServer):
     restartable = True
 
     def __init__(self, binaries: Path, directory: Path, settings: dict[str, str]) -> None:
-        self.port = _free_port()
-        super().__init__(f"postgresql://postgres@127.0.0.1:{self.port}/postgres")
+        super().__init__(f"postgresql://postgres@127.0.0.1:{_free_port()}/postgres")
         self._binaries = binaries
         self._directory = directory
         self._settings = settings
