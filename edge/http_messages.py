@@ -1,7 +1,6 @@
 """Messages over HTTP: append one, read pages of them, follow them as an event stream."""
 
 import msgspec
-import trio
 from quart import Response, request
 
 from edge.access import acting_user
@@ -34,7 +33,6 @@ class MessageRoutes:
 
     async def append(self, session: str) -> Response:
         """Append a message and answer when it is durable: 201; a resend: 200 and the first answer."""
-        started = trio.current_time()
         services = self._services
         principal = caller(services, "write")
         Query(services)
@@ -44,16 +42,23 @@ class MessageRoutes:
         if body.client_id is not None:
             check_name(body.client_id, "client_id")
         check_kind(body.kind)
+        content, metadata = clean_content(body.content), clean_content(body.metadata)
+        if len(content) + len(metadata) > services.limits.message_bytes_max:
+            raise EdgeError(
+                "message_too_large",
+                f"content and metadata have more than {services.limits.message_bytes_max} bytes",
+                hint="send less in one message",
+                message_bytes_max=services.limits.message_bytes_max,
+            )
         ack = await services.node.append(
             server,
             sender=sender,
             client_id=body.client_id,
             kind=body.kind,
-            content=clean_content(body.content),
-            metadata=clean_content(body.metadata),
+            content=content,
+            metadata=metadata,
             expected_seq=body.expected_seq,
         )
-        services.metrics.append_seconds.observe(trio.current_time() - started)
         answer = Ack(
             session, ack.seq, ack.id, ack.client_id, ack.duplicate, services.node.durability
         )

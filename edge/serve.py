@@ -43,6 +43,7 @@ from edge.origin import OriginPolicy
 from edge.printable import escape
 from edge.pump import Pump
 from edge.services import Services
+from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from runtime import Node, NodeOptions, open_node
 from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
@@ -133,16 +134,16 @@ class Server:
             auth.development, frozenset(config.allow_origin), frozenset(config.allow_host)
         )
         pump = Pump(node, auth, origins, limits)
-        metrics.node = node
-        metrics.board = pump.board
+        metrics.attach(node, pump.board)
         services = Services(node, auth, origins, limits, metrics)
         http_server = HttpServer(build_app(services), limits, metrics)
-        acceptor = Acceptor(pump, http_server, _no_stream, tls, limits, metrics)
+        streams = StreamWebSockets(pump.board)
+        acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as tasks, trio.open_nursery() as connections:
                 tasks.start_soon(self._bound_the_end, node)
                 tasks.start_soon(pump.run)
-                tasks.start_soon(_refresh_keys, archive, auth)
+                tasks.start_soon(_watch_archive, archive, auth, metrics)
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 self._announce(auth, listener)
                 await anext(signals)
@@ -151,6 +152,7 @@ class Server:
                 await self._drain(node, signals)
                 services.closing.begin()
                 await pump.close_all()
+                await streams.close_all()
                 await http_server.stop()
                 self._ended = True
                 _end_later(STOPPED_SECONDS, 0)
@@ -303,7 +305,7 @@ async def _open_authenticator(archive: Archive, config: Config) -> Authenticator
     return auth
 
 
-async def _refresh_keys(archive: Archive, auth: Authenticator) -> None:
+async def _watch_archive(archive: Archive, auth: Authenticator, metrics: Metrics) -> None:
     """Take in keys that were created or revoked; while the archive is away, the known ones count."""
     while True:
         await trio.sleep(KEYS_REFRESH_SECONDS)
@@ -311,6 +313,8 @@ async def _refresh_keys(archive: Archive, auth: Authenticator) -> None:
             auth.replace_keys(
                 await trio.to_thread.run_sync(archive.list_keys, abandon_on_cancel=True)
             )
+            counted = await trio.to_thread.run_sync(archive.statistics, abandon_on_cancel=True)
+            metrics.dead_letters = counted.dead_letters
         except ArchiveUnavailableError as error:
             log.debug("keys_not_refreshed", reason=error.reason)
 
@@ -351,7 +355,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
-
-
-async def _no_stream(stream: trio.SSLStream[trio.SocketStream], _head: bytes) -> None:
-    await trio.aclose_forcefully(stream)

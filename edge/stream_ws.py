@@ -50,10 +50,13 @@ class StreamWebSockets:
         finally:
             self._connections.discard(connection)
 
-    def close_all(self) -> None:
-        """Close every connection with 1012; each has `close_timeout_seconds` to be gone."""
+    async def close_all(self) -> None:
+        """Close every connection with 1012 and wait until they are gone; bounded by the close timeout."""
         for connection in self._connections:
             connection.close(CLOSE_RESTART, "shutting_down")
+        with trio.move_on_after(self._board.limits.close_timeout_seconds + KEEPER_SECONDS):
+            while self._connections:  # noqa: ASYNC110
+                await trio.sleep(0.01)
 
 
 class StreamConnection:
@@ -82,7 +85,7 @@ class StreamConnection:
         if principal is None:
             board.handshakes_refused += 1
             await self._send_queued()
-            await self._stream.transport_stream.send_eof()
+            await self._end_stream()
             return
         self.client = Client(
             board.node, principal, board.limits, self, board.auth.authenticate_credential
@@ -95,7 +98,7 @@ class StreamConnection:
                 await self._read(received[end:])
                 await self._drained()
                 nursery.cancel_scope.cancel()
-            await self._stream.transport_stream.send_eof()
+            await self._end_stream()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer is gone.
         finally:
@@ -221,6 +224,14 @@ class StreamConnection:
         with trio.move_on_after(self._board.limits.close_timeout_seconds):
             while self.buffered:
                 await self._sent.wait()
+
+    async def _end_stream(self) -> None:
+        """Half-close, and read on for a moment: closing with unread bytes would reset the connection."""
+        transport = self._stream.transport_stream
+        with trio.move_on_after(self._board.limits.close_timeout_seconds):
+            await transport.send_eof()
+            while await transport.receive_some(RECEIVE_BYTES):
+                pass
 
     # What is queued.
 

@@ -28,6 +28,10 @@ MEMBERS_MAX = 1_000
 """Members are part of every session record; a larger audience reads through a backend's key."""
 
 
+METADATA_BYTES_MAX = 16 * 1024
+"""Metadata is part of every session record and listing: a page of 1,000 sessions stays under 16 MiB."""
+
+
 @dataclass(frozen=True, slots=True)
 class SessionPage:
     """One page of a listing; `next_cursor` is None on the last."""
@@ -63,6 +67,7 @@ class Catalog:
         node.tick()
         session_id = node.stamper.next_id() if session_id is None else session_id
         _check_names(session_id=session_id, user_id=user_id, agent_id=agent_id, members=members)
+        _check_metadata(metadata)
         info = make_session(
             session_id,
             user_id=user_id,
@@ -121,6 +126,7 @@ class Catalog:
                 version=old.version,
             )
         _check_names(agent_id=agent_id, members=members or ())
+        _check_metadata(metadata or b"")
         self._node.tick()
         new = make_session(
             old.session,
@@ -218,6 +224,11 @@ def _check_names(
             raise InvalidFieldError(f"{field} must be {IDENTIFIER_RULE}", field=field)
     if len(members) > MEMBERS_MAX:
         raise InvalidFieldError(f"at most {MEMBERS_MAX} members", field="members")
+
+
+def _check_metadata(metadata: bytes) -> None:
+    if len(metadata) > METADATA_BYTES_MAX:
+        raise InvalidFieldError(f"at most {METADATA_BYTES_MAX} bytes of metadata", field="metadata")
 
 
 def _same_creation(existing: SessionInfo, wanted: SessionInfo) -> bool:

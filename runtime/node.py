@@ -23,7 +23,7 @@ from runtime.codec import decode_record, decode_session
 from runtime.errors import BackpressureError, SessionNotFoundError, ShuttingDownError
 from runtime.identifiers import Stamper
 from runtime.replies import Ack, WaitingReply
-from runtime.server import PendingAnswer, SessionServer
+from runtime.server import PendingAnswer, PendingAppend, SessionServer
 from runtime.session import Session
 from storage import (
     Archive,
@@ -98,6 +98,10 @@ class Node:
         self.stopping = False
         self.published: Callable[[], None] = lambda: None
         """Called after each batch was applied: the edge writes to its sockets once per batch."""
+        self.observe_ack: Callable[[float], None] = lambda _: None
+        """Called after each batch with the seconds that its oldest message waited."""
+        self.observe_sync: Callable[[float], None] = lambda _: None
+        """Called with the seconds of each fdatasync, in the thread that makes them."""
         self.log: CommitLog
         self.flusher: Flusher
         self.nursery: trio.Nursery
@@ -296,6 +300,13 @@ class Node:
         for item in items:
             item.committed()
         self.published()
+        oldest = items[0] if items else None
+        if type(oldest) is PendingAppend:
+            self.observe_ack(max(0.0, time.time() - oldest.record.at_ms / 1000))
+
+    def synced(self, seconds: float) -> None:
+        """The log made an fdatasync; called in the thread that makes them."""
+        self.observe_sync(seconds)
 
     def flushed(self, records: Sequence[Record], cursor: int) -> None:
         """The archive has committed these records: free them."""
@@ -375,6 +386,7 @@ async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> As
         cursor=ownership.cursor,
         options=node.options.log,
         on_commit=node.committed,
+        on_sync_seconds=node.synced,
     ) as (node.log, survivors):
         node.flusher = Flusher(
             node.archive,

@@ -99,7 +99,7 @@ async def open_one_port(
             streams = StreamWebSockets(pump.board)
             http_server = HttpServer(build_app(services), limits, metrics)
             acceptor = Acceptor(pump, http_server, streams.serve, ssl_context, limits, metrics)
-            metrics.node, metrics.board = node, pump.board
+            metrics.attach(node, pump.board)
             nursery.start_soon(pump.run)
             await nursery.start(serve_connections, [listener], acceptor, nursery)
             port = listener.socket.getsockname()[1]
