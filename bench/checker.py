@@ -20,12 +20,15 @@ file or a clock, and one `Findings` collects the verdict of many sessions.
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 EXAMPLES_MAX = 20
 """Examples kept for each kind: enough to start debugging, and a broken run cannot fill memory."""
+
+GAP_MAX = 1_000_000
+"""Longest gap that a tail skips; a seq further on is not a gap but nonsense, and is ignored."""
 
 Key = tuple[str, str | None]
 """Sender and client_id."""
@@ -207,42 +210,44 @@ class _Replay:
 class TailHistory:
     """What one subscriber saw of a session over all its connections: each seq once, in order."""
 
-    __slots__ = ("_findings", "_first", "_seen", "cursor", "session")
+    __slots__ = ("_findings", "_first", "_shown", "cursor", "session")
 
     def __init__(self, session: str, findings: Findings, after_seq: int = 0) -> None:
         self.session = session
         self.cursor = after_seq
         self._first = after_seq + 1
-        self._seen: list[int] = []
+        self._shown: list[int | None] = []
+        """The hash of each message by seq; None in a gap."""
         self._findings = findings
 
     def see(self, message: Replayed) -> None:
-        """Note a message; it must be the one after the cursor."""
+        """Note a message; it must be the one after the cursor. A gap is noted once and skipped."""
         if message.seq != self.cursor + 1:
-            kind = Kind.GAP if message.seq > self.cursor else Kind.DUPLICATED
-            self._findings.add(
-                kind, self.session, f"a tail at seq {self.cursor} was shown {message.seq}"
-            )
-            return
+            missing = message.seq - self.cursor - 1
+            kind = Kind.GAP if missing > 0 else Kind.DUPLICATED
+            detail = f"a tail at seq {self.cursor} was shown {message.seq}"
+            self._add(kind, detail)
+            if not 0 < missing <= GAP_MAX:
+                return
+            self._shown += [None] * missing
         self.cursor = message.seq
-        self._seen.append(hash(message))
+        self._shown.append(hash(message))
 
     def check(self, replay: Iterable[Replayed], *, complete: bool) -> None:
         """Compare with a replay from the beginning; if `complete`, all of it must have been shown."""
-        seen = iter(self._seen)
-        for message in _from(self._first, replay):
-            shown = next(seen, None)
+        seen = 0
+        for message in replay:
+            place = message.seq - self._first
+            if place < 0 or (place >= len(self._shown) and not complete):
+                continue
+            shown = self._shown[place] if place < len(self._shown) else None
+            seen += shown is not None
             if shown is None:
-                if not complete:
-                    return
-                self._findings.add(Kind.LOST, self.session, f"no tail showed seq {message.seq}")
+                self._add(Kind.LOST, f"no tail showed seq {message.seq}")
             elif shown != hash(message):
-                self._findings.add(
-                    Kind.CHANGED, self.session, f"the tail showed another seq {message.seq}"
-                )
-        for _ in seen:
-            self._findings.add(Kind.PHANTOM, self.session, "the tail showed more than the replay")
+                self._add(Kind.CHANGED, f"the tail showed another seq {message.seq}")
+        if seen < len(self._shown) - self._shown.count(None):
+            self._add(Kind.PHANTOM, "the tail showed more than the replay")
 
-
-def _from(seq: int, replay: Iterable[Replayed]) -> Iterator[Replayed]:
-    return (message for message in replay if message.seq >= seq)
+    def _add(self, kind: Kind, detail: str) -> None:
+        self._findings.add(kind, self.session, detail)

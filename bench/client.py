@@ -40,6 +40,10 @@ ANSWER_SECONDS_MAX = 20.0
 """A live server that owes an answer for this long has lost the request."""
 
 
+CONFLICTS_MAX = 1000
+"""Conflicts without an ack between them: more than any window overtakes, so the seqs are wrong."""
+
+
 class SilentServerError(Exception):
     """The connection is up and an answer is owed, but none comes."""
 
@@ -78,6 +82,7 @@ class Client:
         self._to_join: list[str] = []
         self._paused_until = -math.inf
         self._owed = 0
+        self._conflicts = 0
 
     async def run(self) -> None:
         """Return when all is delivered, through any number of crashes; a mere follower never does."""
@@ -180,6 +185,7 @@ class Client:
         client_id = ack.ref.rpartition(" ")[2]
         message = self._open[ack.session].acknowledge(client_id, ack.seq)
         self._history(ack.session).acknowledge((message.sender, ack.client_id), ack.seq, ack.id)
+        self._conflicts = 0
         self._on_ack()
 
     def _refuse(self, error: Error) -> None:
@@ -187,7 +193,8 @@ class Client:
         request, _, rest = (error.ref or "").partition(" ")
         session, _, client_id = rest.partition(" ")
         overtaken = error.code == "conflict" and request == "send" and self._open[session].ordered
-        if error.retry_after_ms is None and not overtaken:
+        self._conflicts += overtaken
+        if (error.retry_after_ms is None and not overtaken) or self._conflicts > CONFLICTS_MAX:
             raise ProtocolError(error)
         if request == "send":
             self._open[session].refuse(client_id)

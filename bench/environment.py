@@ -28,6 +28,8 @@ class Environment:
     filesystem: str
     python: str
     commit: str
+    load: float
+    """Runnable processes over the last minute, before the run: others on the same cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def read_environment(directory: Path) -> Environment:
         filesystem=_filesystem(directory),
         python=platform.python_version(),
         commit=_commit(),
+        load=round(os.getloadavg()[0], 2),
     )
 
 

@@ -177,9 +177,18 @@ def test_a_seq_shown_again_by_a_tail_is_duplicated() -> None:
     assert dict(findings.counts) == {Kind.DUPLICATED: 1}
 
 
-def test_a_seq_left_out_by_a_tail_is_a_gap() -> None:
-    _, findings = seen(message(1), message(3))
+def test_a_seq_left_out_by_a_tail_is_a_gap_and_lost_if_the_replay_has_it() -> None:
+    tail, findings = seen(message(1), message(3))
     assert dict(findings.counts) == {Kind.GAP: 1}
+    assert tail.cursor == 3
+    tail.check(REPLAY, complete=False)
+    assert dict(findings.counts) == {Kind.GAP: 1, Kind.LOST: 1}
+
+
+def test_a_seq_far_beyond_any_gap_does_not_move_a_tail() -> None:
+    tail, findings = seen(message(1), message(10**12), message(2))
+    assert dict(findings.counts) == {Kind.GAP: 1}
+    assert tail.cursor == 2
 
 
 def test_a_tail_that_ended_early_lost_the_rest() -> None:

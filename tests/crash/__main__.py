@@ -66,4 +66,6 @@ def _summary(result: CrashResult) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(main)
+    app()
