@@ -14,6 +14,7 @@ from http import HTTPStatus
 from urllib.parse import parse_qs
 
 from websockets.datastructures import Headers, MultipleValuesError
+from websockets.exceptions import SecurityError
 from websockets.http11 import Request, Response
 from websockets.server import ServerProtocol
 
@@ -24,6 +25,8 @@ from edge.origin import OriginPolicy
 WEBSOCKET_PATH = "/v1/ws"
 SUBPROTOCOL = "ringlog.v1"
 BEARER_PREFIX = "bearer."
+REASON_LENGTH_MAX = 200
+"""What is repeated of a head that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,17 @@ def accept_upgrade(
         return upgrade.principal
     protocol.send_response(_not_a_handshake(protocol, request.path))
     return None
+
+
+def refuse_unreadable(protocol: ServerProtocol) -> Response:
+    """Return the refusal of a request head that `websockets` could not read as HTTP."""
+    reason = protocol.handshake_exc
+    if isinstance(reason, SecurityError):
+        error = EdgeError("header_too_large", f"the request head cannot be read: {reason}")
+    else:
+        cause = str(reason and reason.__cause__)[:REASON_LENGTH_MAX]
+        error = EdgeError("bad_handshake", f"the request head cannot be read: {cause}")
+    return refusal(error, WEBSOCKET_PATH)
 
 
 def refusal(error: EdgeError, path: str) -> Response:

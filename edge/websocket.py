@@ -1,7 +1,8 @@
 """The server side of one WebSocket, sans I/O: bytes in, whole text messages out.
 
 `websockets`' `ServerProtocol` does the handshake, control frames, fragments, violations and the closing.
-What it leaves to us is here: reassembly with a cap on fragments, a cap on pongs, silence after our close.
+What it leaves to us is here: reassembly with a cap on fragments, a cap on pongs, silence after our close,
+and a reason for those whose messages are too long or whose handshake is no HTTP.
 
 What makes up nearly all traffic, a whole masked text frame under 64 KiB between other whole frames, is
 unmasked here and never reaches it: 0.6 µs instead of 2.5. The stream is cut at frame boundaries for that,
@@ -10,6 +11,7 @@ frames are written past it too (`text_frame`).
 """
 
 import logging
+from typing import Any, NoReturn
 
 try:
     from websockets.speedups import apply_mask
@@ -22,7 +24,7 @@ from websockets.server import ServerProtocol
 
 from edge.auth import Authenticator, Principal
 from edge.errors import EdgeError
-from edge.handshake import accept_upgrade
+from edge.handshake import accept_upgrade, refuse_unreadable
 from edge.limits import Limits
 from edge.origin import OriginPolicy
 
@@ -31,6 +33,8 @@ _WHOLE_TEXT = 0x81
 _MASKED = 0x80
 _LENGTH_16 = 126
 _LENGTH_64 = 127
+_CONTROL = 0x08
+_CONTROL_BYTES_MAX = 125
 
 _LOGGER = logging.getLogger("ringlog.websocket")
 _LOGGER.addHandler(logging.NullHandler())
@@ -77,21 +81,40 @@ def frame_extent(data: bytes, index: int) -> tuple[int | None, int | None]:
 class WebSocket:
     """One connection's protocol state: in its handshake until `principal` is known."""
 
-    __slots__ = ("_fragments", "_limits", "_pings", "_protocol", "_rest", "principal", "refused")
+    __slots__ = (
+        "_answer",
+        "_failed",
+        "_fragment_bytes",
+        "_fragments",
+        "_limits",
+        "_pings",
+        "_protocol",
+        "_rest",
+        "_silent",
+        "principal",
+        "refused",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._protocol = ServerProtocol(max_size=limits.message_bytes_max, logger=_LOGGER)
         self._fragments: list[bytes] | None = None
+        self._fragment_bytes = 0
         self._pings = 0
         self._rest = b""
+        self._answer: bytes | None = None
+        self._failed = False
+        self._silent = False
         self.principal: Principal | None = None
         self.refused = False
 
     def receive_handshake(self, data: bytes, auth: Authenticator, origins: OriginPolicy) -> None:
         """Take the head of the request; afterwards either `principal` or `refused` is set."""
         self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
+        events = self._protocol.events_received()
+        if not events:
+            self._answer = refuse_unreadable(self._protocol).serialize()
+        for event in events:
             if isinstance(event, Request):
                 self.principal = accept_upgrade(self._protocol, event, auth, origins)
         self.refused = self.principal is None
@@ -100,7 +123,8 @@ class WebSocket:
         """Take what came and return the text messages that are complete.
 
         Raises:
-            EdgeError: binary_frame, too_many_fragments, rate_limited; the connection should be cut.
+            EdgeError: message_too_large, binary_frame, too_many_fragments, rate_limited; the connection
+                should be cut, and nothing that comes later is read.
         """
         if not self.is_open:
             # Its answer to our close frame, and whatever else it had sent before it read that.
@@ -143,15 +167,32 @@ class WebSocket:
         header_end, stop = frame_extent(data, index)
         if header_end is None or stop is None:
             return index
-        # Of a frame that is too long its header is enough: the protocol refuses it at once.
-        oversized = stop - header_end > self._limits.message_bytes_max
-        if len(data) < stop and not oversized:
+        # Of a frame that is too long its header is enough, to us or to the protocol.
+        length = stop - header_end
+        if not data[index] & _CONTROL:
+            self._check_size(data[index] & 0x0F, length)
+        if len(data) < stop and not (data[index] & _CONTROL and length > _CONTROL_BYTES_MAX):
             return index
         self._protocol.receive_data(data[index:stop])
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
             self._take(event, messages)
         return min(stop, len(data))
+
+    def _check_size(self, opcode: int, length: int) -> None:
+        limit = self._limits.message_bytes_max
+        if opcode == Opcode.CONT:
+            length += self._fragment_bytes
+        if length > limit:
+            self._refuse(
+                "message_too_large",
+                f"a message is longer than {limit} bytes",
+                message_bytes_max=limit,
+            )
+
+    def _refuse(self, code: str, message: str, **details: Any) -> NoReturn:
+        self._failed = True
+        raise EdgeError(code, message, **details)
 
     def _take(self, frame: Frame, messages: list[bytes]) -> None:
         opcode = frame.opcode
@@ -160,24 +201,27 @@ class WebSocket:
                 messages.append(bytes(frame.data))
             else:
                 self._fragments = [bytes(frame.data)]
+                self._fragment_bytes = len(frame.data)
         elif opcode is Opcode.CONT:
             self._continue(frame, messages)
         elif opcode is Opcode.BINARY:
-            raise EdgeError("binary_frame", "binary frames are not spoken here")
+            self._refuse("binary_frame", "binary frames are not spoken here")
         elif opcode is Opcode.PING:
             self._pings += 1
             if self._pings > self._limits.pongs_max:
-                raise EdgeError("rate_limited", f"more than {self._limits.pongs_max} pings at once")
+                self._refuse("rate_limited", f"more than {self._limits.pongs_max} pings at once")
 
     def _continue(self, frame: Frame, messages: list[bytes]) -> None:
         fragments = self._fragments
         assert fragments is not None
         fragments.append(bytes(frame.data))
+        self._fragment_bytes += len(frame.data)
         if frame.fin:
             messages.append(b"".join(fragments))
             self._fragments = None
+            self._fragment_bytes = 0
         elif len(fragments) >= self._limits.fragments_max:
-            raise EdgeError(
+            self._refuse(
                 "too_many_fragments",
                 f"a message in more than {self._limits.fragments_max} fragments",
                 fragments_max=self._limits.fragments_max,
@@ -195,8 +239,23 @@ class WebSocket:
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame, unless the connection is closing already."""
         if self._protocol.state is OPEN:
-            self._protocol.send_close(code, reason)
+            if self._failed:
+                # The stream was left in the middle: what comes now is not to be taken for frames.
+                self._protocol.fail(code, reason)
+            else:
+                self._protocol.send_close(code, reason)
 
     def data_to_send(self) -> list[bytes]:
         """Return what the protocol itself has queued; an empty piece means: end the stream."""
-        return self._protocol.data_to_send()
+        pieces = self._protocol.data_to_send()
+        if not pieces and self._answer is None:
+            return pieces
+        if self._answer is not None:
+            # In place of a plain text, or of no answer at all.
+            pieces = [self._answer, b""]
+            self._answer = None
+        elif self._silent:
+            # No pong may follow a close frame.
+            return [piece for piece in pieces if not piece]
+        self._silent = not self.is_open
+        return pieces

@@ -69,9 +69,38 @@ def test_no_bytes_raise_anything_but_an_edge_error(data: bytes) -> None:
 def test_a_frame_that_says_it_is_huge_is_refused_by_its_header_alone() -> None:
     for header in (b"\x81\xff" + (1 << 62).to_bytes(8, "big"), b"\x81\xfe\xff\xff"):
         websocket = connected(Limits(message_bytes_max=1_000))
-        websocket.receive(header + b"mask")
-        assert not websocket.is_open
-        assert b"".join(websocket.data_to_send())[2:4] == (1009).to_bytes(2, "big")
+        with pytest.raises(EdgeError) as refused:
+            websocket.receive(header + b"mask")
+        assert refused.value.code == "message_too_large"
+
+
+def test_fragments_that_add_up_to_too_much_are_refused_by_the_last_header() -> None:
+    websocket = connected(Limits(message_bytes_max=1_000))
+    websocket.receive(masked(Opcode.TEXT, b"x" * 600, fin=False))
+    with pytest.raises(EdgeError) as refused:
+        websocket.receive(masked(Opcode.CONT, b"x" * 401)[:8])
+    assert refused.value.code == "message_too_large"
+
+
+def test_no_pong_follows_a_close_frame() -> None:
+    websocket = connected()
+    websocket.close(1012, "shutting_down")
+    assert len(websocket.data_to_send()) == 1
+    websocket.receive(masked(Opcode.PING, b"late"))
+    assert websocket.data_to_send() == []
+    websocket.receive(masked(Opcode.CLOSE, b"\x03\xe8"))
+    assert websocket.data_to_send() == [b""]
+
+
+def test_nothing_is_read_after_a_refusal_in_the_middle_of_a_frame() -> None:
+    websocket = connected(Limits(message_bytes_max=1_000))
+    header = masked(Opcode.TEXT, b"x" * 2_000)[:8]
+    with pytest.raises(EdgeError) as refused:
+        websocket.receive(header)
+    websocket.close(1009, refused.value.code)
+    assert websocket.data_to_send()[1:] == [b""]
+    websocket.receive(masked(Opcode.PING, b"part of the message"))
+    assert websocket.data_to_send() == []
 
 
 def test_too_many_fragments_are_refused() -> None:

@@ -1,0 +1,69 @@
+"""A real server process, and a second client on it that must never notice what the first one does."""
+
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.edge.raw_socket import TEXT, RawSocket, frame
+from tests.edge.server_process import ServerProcess, server_process, wait_until
+
+ANSWER_SECONDS_MAX = 2.0
+"""A ping is answered in a millisecond; two seconds are a server that was held up."""
+
+
+class Bystander:
+    """The second client, with the process it is connected to."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self.server = server
+        self.address = server.address
+        self._pings = 0
+        self._socket = RawSocket(server.address)
+        self._socket.upgrade("user_id=bystander")
+
+    def check(self) -> None:
+        """Assert that the server answers as ever, and has logged no error of its own."""
+        self._pings += 1
+        started = time.monotonic()
+        self._socket.send(frame(TEXT, b'{"type":"ping","ref":"%d"}' % self._pings))
+        opcode, payload = next(self._socket.frames())
+        while opcode != TEXT:  # its heartbeat, perhaps
+            opcode, payload = next(self._socket.frames())
+        assert payload == b'{"type":"ok","ref":"%d"}' % self._pings
+        assert time.monotonic() - started < ANSWER_SECONDS_MAX
+        logged = [event for event in self.server.events() if event["level"] == "error"]
+        assert logged == []
+
+    def wait_alone(self) -> None:
+        """Wait until the server has let go of every other connection."""
+        wait_until(lambda: self.metric("ringlog_connections") <= 2)  # its own, and this request's
+
+    def metric(self, name: str) -> float:
+        """Return the sum over a metric's series."""
+        with urllib.request.urlopen(f"{self.server.url}/metrics", timeout=10) as response:
+            lines = response.read().decode().splitlines()
+        values = [
+            float(line.rpartition(" ")[2])
+            for line in lines
+            if line.split("{")[0].split(" ")[0] == name
+        ]
+        assert values, f"there is no metric {name}"
+        return sum(values)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@contextmanager
+def open_bystander(data: Path, *flags: str) -> Iterator[Bystander]:
+    """A server in a process of its own, ready, with its bystander; it must survive the block."""
+    with server_process(data, *flags) as server:
+        bystander = Bystander(server.wait_ready())
+        try:
+            yield bystander
+            bystander.check()
+        finally:
+            bystander.close()
+        assert server.stop() == 0
