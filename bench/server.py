@@ -33,6 +33,10 @@ LOG_TAIL_BYTES = 4000
 """How much of the log an error shows."""
 
 
+_REPOSITORY = Path(__file__).parent.parent
+_COMMAND = (sys.executable, "-m", "edge", "serve")
+
+
 class ServerError(Exception):
     """The server did not start, or did not stop as it should; the end of its log is the message."""
 
@@ -76,8 +80,7 @@ class Server:
         """Start a process; it is not ready yet."""
         assert self._process is None
         command = [
-            *_command(),
-            "serve",
+            *_COMMAND,
             f"--listen=127.0.0.1:{self._port}",
             f"--data={self._options.directory / 'data'}",
             f"--archive={self._options.archive}",
@@ -209,22 +212,18 @@ def _first_server_error(group: BaseExceptionGroup[BaseException]) -> BaseExcepti
     return None
 
 
-def _command() -> list[str]:
-    """Return how this interpreter's own ``ringlog`` is run."""
-    script = Path(sys.executable).with_name("ringlog")
-    return [str(script)] if script.exists() else [sys.executable, "-m", "edge"]
-
-
 def _environment() -> dict[str, str]:
-    """Return what a server inherits: no option that was not given, and compiled modules kept.
+    """Return what a server inherits.
 
-    Without those every start compiles every module it imports, and that is most of a start.
+    It is the server of this checkout, whichever is installed, and it has the options that were given
+    and no other. Compiled modules are kept: to compile them anew would be most of every start.
     """
-    return {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("RINGLOG_") and name != "PYTHONDONTWRITEBYTECODE"
     }
+    return inherited | {"PYTHONPATH": str(_REPOSITORY)}
 
 
 def _free_port() -> int:

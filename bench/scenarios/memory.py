@@ -40,6 +40,7 @@ class MemoryOptions:
     sessions: int
     connections: int
     directory: Path
+    settle_seconds: float = SETTLE_SECONDS
 
 
 async def run_memory(options: MemoryOptions) -> MemoryReport:
@@ -60,12 +61,12 @@ async def _weigh(options: MemoryOptions, server: Server) -> MemoryReport:
     url = user_url(server.url, USER)
     # One of each first: what is loaded and built on first use belongs to neither.
     await trio.to_thread.run_sync(_make_sessions, url, "first", 1)
-    start = await _settled_bytes(server)
+    start = await _settled_bytes(options, server)
     await trio.to_thread.run_sync(_make_sessions, url, "session", options.sessions)
-    with_sessions = await _settled_bytes(server)
+    with_sessions = await _settled_bytes(options, server)
     with ExitStack() as stack:
         await trio.to_thread.run_sync(_connect, url, options, stack)
-        with_connections = await _settled_bytes(server)
+        with_connections = await _settled_bytes(options, server)
     return MemoryReport(
         scenario="memory",
         environment=read_environment(options.directory),
@@ -78,8 +79,8 @@ async def _weigh(options: MemoryOptions, server: Server) -> MemoryReport:
     )
 
 
-async def _settled_bytes(server: Server) -> int:
-    await trio.sleep(SETTLE_SECONDS)
+async def _settled_bytes(options: MemoryOptions, server: Server) -> int:
+    await trio.sleep(options.settle_seconds)
     return resident_bytes(server.pid)
 
 

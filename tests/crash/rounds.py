@@ -50,6 +50,9 @@ SETTLE_SECONDS_MAX = 60.0
 """How long the last server may take to answer everything."""
 
 
+CATCH_UP_POLLS = 3000
+"""How often it is looked whether the readers are there, in that time."""
+
 REPLAY_SECONDS_MAX = 30.0
 """A replay is a few thousand messages; one that takes this long is not whole."""
 
@@ -201,11 +204,14 @@ class _Run:
             if tail.session in self._shared
         }
         # A reader that does not get there is found out by the check of its tail.
-        with trio.move_on_after(SETTLE_SECONDS_MAX):
-            for reader in self._readers:
-                for session, tail in reader.followed.items():
-                    while tail.cursor < heads.get(session, 0):
-                        await trio.sleep(0.01)
+        for _ in range(CATCH_UP_POLLS):
+            if all(
+                tail.cursor >= heads.get(tail.session, 0)
+                for reader in self._readers
+                for tail in reader.followed.values()
+            ):
+                return
+            await trio.sleep(SETTLE_SECONDS_MAX / CATCH_UP_POLLS)
 
     async def check_replays(self, server: Server) -> None:
         """Compare every session with a replay from its beginning."""

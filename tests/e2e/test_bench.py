@@ -43,6 +43,7 @@ async def test_a_short_append_run_has_a_rate_and_a_clean_verdict(
 
 
 async def test_sessions_and_connections_can_be_weighed(tmp_path: Path) -> None:
-    report = await run_memory(MemoryOptions(sessions=300, connections=20, directory=tmp_path))
+    options = MemoryOptions(sessions=300, connections=20, directory=tmp_path, settle_seconds=0.1)
+    report = await run_memory(options)
     assert report.rss_bytes > 0
     assert report.sessions == 300
