@@ -4,7 +4,7 @@ What the log relies on, and the contract suite checks:
 
 - `File.sync` returns only when all that was written to the file before is durable.
 - `Directory.sync` returns only when every create, rename and unlink before it is durable.
-- A rename replaces nothing and is atomic: after a crash the file has its old or its new name.
+- A rename is atomic and replaces what had the new name: after a crash that is one or the other.
 - `File.allocate` reserves: writes below the allocated size do not fail for want of space.
 - `File.write_at` writes all of the data or raises; what a failed write left behind is unknown.
 
@@ -64,7 +64,7 @@ class Directory(Protocol):
         """Open a file that exists."""
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name."""
+        """Give a file another name, in place of the file that had it."""
 
     def unlink(self, name: str) -> None:
         """Remove a file."""
@@ -162,7 +162,7 @@ class RealDirectory:
         return RealFile(os.open(name, flags, dir_fd=self._descriptor))
 
     def rename(self, old: str, new: str) -> None:
-        """Give a file another name."""
+        """Give a file another name, in place of the file that had it."""
         os.rename(old, new, src_dir_fd=self._descriptor, dst_dir_fd=self._descriptor)
 
     def unlink(self, name: str) -> None:

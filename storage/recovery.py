@@ -155,7 +155,7 @@ def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Find
         CorruptLogError: damage that is not a torn write.
         ArchiveBehindLogError: the log no longer holds the records after `cursor`.
     """
-    spans, voided = _lay_out(_read_headers(directory, node_id))
+    spans, voided = lay_out(_read_headers(directory, node_id))
     if not spans:
         return Findings((), voided, [], 0, None)
     if spans[0].base > cursor:
@@ -171,15 +171,12 @@ def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Find
             before = None
             continue
         with SegmentReader(directory, span.name) as reader:
-            _check_chain(before, reader)
+            check_chain(before, reader)
             for record in read_span(reader, span, workspaces):
                 next_lsn = record.lsn + 1
                 if record.lsn >= cursor:
                     records.append(record)
-            if span is spans[-1]:
-                tail = _judge_end(reader, span, next_lsn=next_lsn, cursor=cursor)
-            elif next_lsn != span.end:
-                raise CorruptLogError(reader.path, reader.offset, _gap(next_lsn, span.end))
+            tail = judge_end(reader, span, next_lsn=next_lsn, cursor=cursor)
             before = reader
     return Findings(tuple(spans), voided, records, next_lsn, tail)
 
@@ -203,23 +200,7 @@ def read_span(
             raise CorruptLogError(reader.path, reader.offset, error.reason) from error
 
 
-def _read_headers(
-    directory: Directory, node_id: bytes | None
-) -> list[tuple[str, SegmentHeader, int]]:
-    found = []
-    for name in directory.names():
-        if not is_segment_name(name):
-            continue
-        with SegmentReader(directory, name) as reader:
-            if node_id is not None and reader.header.node_id != node_id:
-                raise CorruptLogError(
-                    reader.path, 0, f"it belongs to node {reader.header.node_id.hex()}"
-                )
-            found.append((name, reader.header, reader.size))
-    return found
-
-
-def _lay_out(
+def lay_out(
     found: list[tuple[str, SegmentHeader, int]],
 ) -> tuple[list[Span], tuple[str, ...]]:
     """Return the spans by LSN, and the names of segments that later epochs void altogether."""
@@ -243,7 +224,7 @@ def _lay_out(
     return spans, tuple(voided)
 
 
-def _check_chain(before: SegmentReader | None, reader: SegmentReader) -> None:
+def check_chain(before: SegmentReader | None, reader: SegmentReader) -> None:
     """Refuse a segment that does not continue the one before it in the same epoch."""
     if before is None or before.header.epoch != reader.header.epoch:
         return
@@ -251,11 +232,16 @@ def _check_chain(before: SegmentReader | None, reader: SegmentReader) -> None:
         raise CorruptLogError(reader.path, 0, f"it does not continue {before.name}")
 
 
-def _judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) -> Tail:
-    """Tell a clean end and a torn write from corruption: the table in this module's docstring."""
+def judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) -> Tail:
+    """Tell a clean end and a torn write from corruption: the table in this module's docstring.
+
+    Raises:
+        CorruptLogError: damage that is not a torn write.
+    """
     if span.end is not None:
         if next_lsn != span.end:
-            raise CorruptLogError(reader.path, reader.offset, _gap(next_lsn, span.end))
+            reason = f"the records from LSN {next_lsn} to {span.end} are missing or damaged"
+            raise CorruptLogError(reader.path, reader.offset, reason)
         return Tail(span.name, reader.offset, 0)
     damage_end = reader.damage_end()
     torn_bytes = damage_end - reader.offset
@@ -279,8 +265,17 @@ def _judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int)
     return Tail(span.name, reader.offset, torn_bytes)
 
 
-def _gap(next_lsn: int, end: int | None) -> str:
-    return f"the records from LSN {next_lsn} to {end} are missing or damaged"
+def _read_headers(
+    directory: Directory, node_id: bytes | None
+) -> list[tuple[str, SegmentHeader, int]]:
+    found = []
+    for name in filter(is_segment_name, directory.names()):
+        with SegmentReader(directory, name) as reader:
+            owner = reader.header.node_id
+            if node_id is not None and owner != node_id:
+                raise CorruptLogError(reader.path, 0, f"it belongs to node {owner.hex()}")
+            found.append((name, reader.header, reader.size))
+    return found
 
 
 def _keep_torn_bytes(directory: Directory, tail: Tail) -> None:

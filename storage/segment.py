@@ -170,6 +170,7 @@ class SegmentReader:
             self._file.close()
             raise
         self.chain_crc = segment_header_crc(block)
+        self.next_lsn = self.header.base_lsn
         self.offset = SEGMENT_HEADER_BYTES
         self._salt = self.header.salt
         self._window = b""
@@ -191,8 +192,8 @@ class SegmentReader:
         Raises:
             CorruptLogError: a frame is whole and in its place, but does not continue the one before it.
         """
-        lsn = self.header.base_lsn
         while (frame := self._frame_at(self.offset)) is not None:
+            lsn = self.next_lsn
             if (frame.prev_crc, frame.first_lsn) != (self.chain_crc, lsn):
                 raise CorruptLogError(
                     self.path, self.offset, f"the frame does not continue the log at LSN {lsn}"
@@ -203,8 +204,18 @@ class SegmentReader:
                 )
             yield frame
             self.chain_crc = frame.crc
+            self.next_lsn = frame.lsn_end
             self.offset += frame.size
-            lsn = frame.lsn_end
+
+    def skip_damage(self) -> bool:
+        """Go on at the next valid frame, if there is one: for tools that show what can still be read."""
+        found = self.next_valid_frame(self.size)
+        if found is None:
+            return False
+        frame = self._frame_at(found)
+        assert frame is not None
+        self.offset, self.chain_crc, self.next_lsn = found, frame.prev_crc, frame.first_lsn
+        return True
 
     def damage_end(self) -> int:
         """Return the end of the last byte after `offset` that is not zero; `offset` if there is none."""

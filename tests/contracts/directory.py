@@ -83,6 +83,17 @@ class DirectoryContract:
         assert again.read_at(0, 9) == b"xy"
         again.close()
 
+    def test_a_rename_replaces_what_had_the_name(self, directory: Directory) -> None:
+        for name in ("old", "new"):
+            file = directory.create(name)
+            file.write_at(0, name.encode())
+            file.close()
+        directory.rename("new", "old")
+        assert "new" not in directory.names()
+        file = directory.open("old")
+        assert file.read_at(0, 9) == b"new"
+        file.close()
+
     def test_an_unlinked_file_is_gone(self, directory: Directory) -> None:
         directory.create("a").close()
         directory.sync()
