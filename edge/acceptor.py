@@ -196,7 +196,7 @@ class Acceptor:
         await trio.aclose_forcefully(stream)
 
 
-async def serve_connections(
+async def serve_connections(  # noqa: ASYNC128 - trio.serve_listeners calls it
     listeners: list[trio.SocketListener],
     acceptor: Acceptor,
     connections: trio.Nursery,

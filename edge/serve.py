@@ -78,11 +78,11 @@ def run_server(config: Config) -> int:
     server = Server(config)
     try:
         trio.run(server.run, strict_exception_groups=True)
-    except BaseException as error:  # noqa: BLE001 - the root: every failure becomes an exit code here
+    except BaseException as error:  # noqa: ASYNC103, BLE001 - the root: failures become exit codes
         code = server.explain(error)
         if server.ready:
             end_process(code)  # not by returning: a thread may be stuck in the disk or the database
-        return code
+        return code  # noqa: ASYNC104
     return 0
 
 
@@ -140,7 +140,7 @@ class Server:
         streams = StreamWebSockets(pump.board)
         acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async with trio.open_nursery() as tasks, trio.open_nursery() as connections:
+            async with trio.open_nursery() as connections, trio.open_nursery() as tasks:
                 tasks.start_soon(self._bound_the_end, node)
                 tasks.start_soon(pump.run)
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
@@ -151,13 +151,14 @@ class Server:
                 accepting.cancel()
                 await self._drain(node, signals)
                 services.closing.begin()
-                await pump.close_all()
-                await streams.close_all()
-                await http_server.stop()
+                async with trio.open_nursery() as closing:
+                    closing.start_soon(pump.close_all)
+                    closing.start_soon(streams.close_all)
+                    closing.start_soon(http_server.stop)
                 self._ended = True
                 _end_later(STOPPED_SECONDS, 0)
-                connections.cancel_scope.cancel()
                 tasks.cancel_scope.cancel()
+                connections.cancel_scope.cancel()
 
     async def _bound_the_end(self, node: Node) -> None:
         """Wait to be cancelled; where that is no graceful stop, see to it that the process ends soon.

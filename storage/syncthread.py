@@ -65,7 +65,7 @@ class SyncThread:
             function, args = job
             try:
                 self._value = function(*args)
-            except BaseException as error:  # noqa: BLE001 - carried to the caller, who raises it
+            except BaseException as error:  # noqa: ASYNC103, BLE001 - carried to the caller, who raises it
                 self._error = error
             del job, function, args
             os.eventfd_write(self._answered, 1)
