@@ -51,8 +51,6 @@ class Limits:
     fragments_max: int = 1024
     # Pongs owed to one connection; a flood of pings is answered by closing, not by buffering.
     pongs_max: int = 64
-    # How many bytes of one connection are handled before the others have their turn.
-    read_bytes_per_pass: int = 64 * KIB
 
     # An idle connection is pinged this often: below the 30 to 60 s after which NATs forget it.
     heartbeat_seconds: float = 20.0
@@ -68,12 +66,14 @@ class Limits:
     # What EventSource waits before it reconnects.
     sse_retry_ms: int = 1000
 
-    # Rows of one page, and what a page holds when the caller does not say.
+    # Rows of one page: a thousand ordinary messages are 300 KB; exports ask for as many.
     page_rows_max: int = 1000
+    # Rows where the caller does not say: more than a screen shows.
     page_rows_default: int = 100
 
-    # User tokens: long enough for a working day, short enough that theft is bounded.
+    # A user token cannot be revoked: long enough for a working day, so that theft is bounded.
     token_ttl_seconds_max: int = 24 * 3600
+    # Where the backend does not say; clients renew with `auth` before it expires.
     token_ttl_seconds_default: int = 3600
     # Sessions one token may be limited to: the token travels in every request head.
     token_sessions_max: int = 64
