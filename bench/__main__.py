@@ -1,5 +1,6 @@
 """``python -m bench``: the questions that can be asked of a server, from the command line."""
 
+import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -117,4 +118,6 @@ def _give_up(error: Exception) -> NoReturn:
     raise typer.Exit(2)
 
 
+# A run that is told to end takes its server with it, as one that is interrupted does.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 app(prog_name="python -m bench")

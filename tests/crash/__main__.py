@@ -1,6 +1,7 @@
 """``python -m tests.crash``: hundreds of kills on each archive, one verdict."""
 
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -66,6 +67,8 @@ def _summary(result: CrashResult) -> str:
 
 
 if __name__ == "__main__":
+    # A run that is told to end takes its server with it, as one that is interrupted does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(main)
     app()

@@ -10,7 +10,7 @@ ROUNDS = 8
 """Enough to hit a commit, a flush and a recovery, in a few seconds."""
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_kills_at_random_instants_lose_and_change_nothing(
     tmp_path: Path, archive_url: str
 ) -> None:

@@ -5,7 +5,7 @@ import pytest
 from bench.demo import DemoOptions, run_demo
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_a_slice_of_the_demo_finds_everything_in_the_archive(
     tmp_path: Path, archive_url: str
 ) -> None:
