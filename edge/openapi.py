@@ -3,6 +3,8 @@
 A test walks the app's routes and this document and finds the same operations in both.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -26,19 +28,100 @@ from edge.http_bodies import (
 from edge.version import VERSION
 
 JSON = "application/json"
-EVENTS = "text/event-stream"
-METRICS = "text/plain"
 
 REQUESTS = (AppendMessage, ChangeSession, CreateSession, MarkRead, MintToken)
 ANSWERS = (Ack, Health, MessagePage, ProblemDocument, ReadCursor, Session, SessionPage, Token)
 _SCHEMA = "#/components/schemas/{name}"
 
-Operation = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One route: its parameters by name, the struct of its body, the structs of its answers.
+
+    `media` is what an answer without a struct is; `public` needs no credential.
+    """
+
+    path: str
+    method: str
+    summary: str
+    parameters: tuple[str, ...] = ()
+    body: type | None = None
+    answers: Mapping[int, type | None] = field(default_factory=dict)
+    media: str | None = None
+    public: bool = False
+
+
+ONE = "/v1/sessions/{session}"
+SESSION = ("session",)
+
+OPERATIONS = (
+    Operation(
+        "/v1/sessions", "post", "Create a session",
+        body=CreateSession, answers={201: Session, 200: Session},
+    ),
+    Operation(
+        "/v1/sessions", "get", "List sessions, newest first",
+        ("user_id", "cursor", "limit", "include_archived"), answers={200: SessionPage},
+    ),
+    Operation(ONE, "get", "Show a session", SESSION, answers={200: Session}),
+    Operation(
+        ONE, "patch", "Change members, agent or metadata",
+        SESSION, ChangeSession, answers={200: Session},
+    ),
+    Operation(ONE, "delete", "Erase a session", SESSION, answers={204: None}),
+    Operation(
+        f"{ONE}/archive", "post", "Make a session read-only", SESSION, answers={200: Session}
+    ),
+    Operation(
+        f"{ONE}/unarchive", "post", "Make it writable again", SESSION, answers={200: Session}
+    ),
+    Operation(
+        f"{ONE}/messages", "post", "Append a message; answered when it is durable",
+        SESSION, AppendMessage, answers={201: Ack, 200: Ack},
+    ),
+    Operation(
+        f"{ONE}/messages", "get", "Read messages, oldest first",
+        (*SESSION, "last_seq", "before_seq", "limit"), answers={200: MessagePage},
+    ),
+    Operation(
+        f"{ONE}/stream", "get", "Follow a session as server-sent events; the id is the seq",
+        (*SESSION, "last_seq", "Last-Event-ID", "access_token"),
+        answers={200: None}, media="text/event-stream",
+    ),
+    Operation(
+        f"{ONE}/read", "post", "Move a read cursor", SESSION, MarkRead, answers={200: ReadCursor}
+    ),
+    Operation(f"{ONE}/stop", "post", "Stop an agent's answer: not built yet", SESSION),
+    Operation("/v1/users/{user}/inbox", "get", "A user's inbox: not built yet", ("user",)),
+    Operation(
+        "/v1/tokens", "post", "Mint a user token", body=MintToken, answers={201: Token}
+    ),
+    Operation("/v1/ws", "get", "Open a WebSocket (docs/protocol.md)", answers={101: None}),
+    *(
+        Operation(f"/v1/{name}", method, f"{name}: not built yet")
+        for name in ("agents", "ring")
+        for method in ("get", "post", "patch", "delete")
+    ),
+    *(
+        Operation(f"/v1/{name}/{{rest}}", method, f"{name}: not built yet", ("rest",))
+        for name in ("agents", "ring")
+        for method in ("get", "post", "patch", "delete")
+    ),
+    Operation("/healthz", "get", "The process answers", answers={200: Health}, public=True),
+    Operation("/readyz", "get", "The node should get traffic", answers={200: Health}, public=True),
+    Operation("/metrics", "get", "Metrics for Prometheus", answers={200: None}, media="text/plain"),
+    Operation(
+        "/openapi.json", "get", "This document", answers={200: None}, media=JSON, public=True
+    ),
+)  # fmt: skip
 
 
 def describe() -> bytes:
     """Return the document as JSON."""
     _, schemas = msgspec.json.schema_components((*REQUESTS, *ANSWERS), ref_template=_SCHEMA)
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _describe_operation(operation)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -48,7 +131,7 @@ def describe() -> bytes:
             "once, at its seq, in every replay.",
         },
         "security": [{"bearer": []}],
-        "paths": _paths(),
+        "paths": paths,
         "components": {
             "schemas": schemas,
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
@@ -64,114 +147,26 @@ def describe() -> bytes:
     return msgspec.json.encode(document)
 
 
-def _paths() -> dict[str, dict[str, Any]]:
-    one = "/v1/sessions/{session}"
-    return {
-        "/v1/sessions": {
-            "post": _operation(
-                "Create a session", body=CreateSession,
-                answers={201: Session, 200: Session},
-            ),
-            "get": _operation(
-                "List sessions, newest first", "user_id", "cursor", "limit", "include_archived",
-                answers={200: SessionPage},
-            ),
-        },
-        one: {
-            "get": _operation("Show a session", "session", answers={200: Session}),
-            "patch": _operation(
-                "Change members, agent or metadata", "session", body=ChangeSession,
-                answers={200: Session},
-            ),
-            "delete": _operation("Erase a session", "session", answers={204: None}),
-        },
-        f"{one}/archive": {
-            "post": _operation("Make a session read-only", "session", answers={200: Session})
-        },
-        f"{one}/unarchive": {
-            "post": _operation("Make it writable again", "session", answers={200: Session})
-        },
-        f"{one}/messages": {
-            "post": _operation(
-                "Append a message; answered when it is durable", "session", body=AppendMessage,
-                answers={201: Ack, 200: Ack},
-            ),
-            "get": _operation(
-                "Read messages, oldest first", "session", "last_seq", "before_seq", "limit",
-                answers={200: MessagePage},
-            ),
-        },
-        f"{one}/stream": {
-            "get": _operation(
-                "Follow a session as server-sent events; the id is the seq",
-                "session", "last_seq", "Last-Event-ID", "access_token",
-                answers={200: None}, media=EVENTS,
-            )
-        },
-        f"{one}/read": {
-            "post": _operation(
-                "Move a read cursor", "session", body=MarkRead, answers={200: ReadCursor}
-            )
-        },
-        f"{one}/stop": {"post": _not_built("Stop an agent's answer", "session")},
-        "/v1/users/{user}/inbox": {"get": _not_built("A user's inbox", "user")},
-        "/v1/tokens": {
-            "post": _operation("Mint a user token", body=MintToken, answers={201: Token})
-        },
-        "/v1/ws": {
-            "get": _operation("Open a WebSocket (docs/protocol.md)", answers={101: None})
-        },
-        **{
-            path: {method: _not_built(name) for method in ("get", "post", "patch", "delete")}
-            for path, name in (("/v1/agents", "Agents"), ("/v1/ring", "The ring"))
-        },
-        **{
-            path: {method: _not_built(name, "rest") for method in ("get", "post", "patch", "delete")}
-            for path, name in (("/v1/agents/{rest}", "Agents"), ("/v1/ring/{rest}", "The ring"))
-        },
-        "/healthz": {"get": _operation("The process answers", answers={200: Health}, public=True)},
-        "/readyz": {
-            "get": _operation("The node should get traffic", answers={200: Health}, public=True)
-        },
-        "/metrics": {
-            "get": _operation("Metrics for Prometheus", answers={200: None}, media=METRICS)
-        },
-        "/openapi.json": {
-            "get": _operation("This document", answers={200: None}, media=JSON, public=True)
-        },
-    }  # fmt: skip
-
-
-def _operation(
-    summary: str,
-    *parameters: str,
-    answers: dict[int, type | None],
-    body: type | None = None,
-    media: str | None = None,
-    public: bool = False,
-) -> Operation:
+def _describe_operation(operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
-    for status, answer in answers.items():
-        response: dict[str, Any] = {"description": summary}
+    for status, answer in operation.answers.items():
+        response: dict[str, Any] = {"description": operation.summary}
         if answer is not None:
             response["content"] = {JSON: {"schema": _ref(answer)}}
-        elif media is not None:
-            response["content"] = {media: {}}
+        elif operation.media is not None:
+            response["content"] = {operation.media: {}}
         responses[str(status)] = response
     responses["default"] = {"$ref": "#/components/responses/Problem"}
-    operation: Operation = {"summary": summary, "responses": responses}
-    if parameters:
-        names = [name.replace("-", "_") for name in parameters]
-        operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
-    if body is not None:
-        operation["requestBody"] = {"required": True, "content": {JSON: {"schema": _ref(body)}}}
-    if public:
-        operation["security"] = []
-    return operation
-
-
-def _not_built(summary: str, *parameters: str) -> Operation:
-    return _operation(f"{summary}: not built yet", *parameters, answers={})
+    described: dict[str, Any] = {"summary": operation.summary, "responses": responses}
+    if operation.parameters:
+        names = [name.replace("-", "_") for name in operation.parameters]
+        described["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in names]
+    if operation.body is not None:
+        schema = _ref(operation.body)
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
+    if operation.public:
+        described["security"] = []
+    return described
 
 
 def _ref(struct: type) -> dict[str, str]:
