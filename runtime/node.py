@@ -96,6 +96,7 @@ class Node:
         self.sweeps = 0
         self.tails = 0
         self.stopping = False
+        self.ended = False
         self.published: Callable[[], None] = lambda: None
         """Called after each batch was applied: the edge writes to its sockets once per batch."""
         self.observe_ack: Callable[[float], None] = lambda _: None
@@ -141,8 +142,9 @@ class Node:
         self.log.after_commit(PendingAnswer(answer))
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Run a task that ends with the node."""
-        self.nursery.start_soon(task)
+        """Run a task that ends with the node; a batch may still be published when that has begun."""
+        if not self.ended:
+            self.nursery.start_soon(task)
 
     async def read_archive(
         self, server: SessionServer, after_seq: int, *, limit: int, bytes_max: int
@@ -357,8 +359,11 @@ async def open_node(
         node = Node(options, archive)
         async with _serve_log(node, log_directory, node_id), trio.open_nursery() as node.nursery:
             node.nursery.start_soon(node.sweep)
-            yield node
-            node.nursery.cancel_scope.cancel()
+            try:
+                yield node
+            finally:
+                node.ended = True
+                node.nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
