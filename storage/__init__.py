@@ -33,6 +33,10 @@ from storage.errors import (
 )
 from storage.flusher import Flusher, FlushOptions
 from storage.history import SessionSnapshot
+from storage.inspection import Damage, DumpedFrame, Repair, Report
+from storage.inspection import dump as dump_log
+from storage.inspection import repair as repair_log
+from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
 from storage.ownership import Ownership
 from storage.record import (
@@ -59,8 +63,10 @@ __all__ = [
     "CommitLog",
     "CorruptLogError",
     "CursorMismatchError",
+    "Damage",
     "Directory",
     "DirectoryLockedError",
+    "DumpedFrame",
     "DurabilityMismatchError",
     "FencedError",
     "FlushOptions",
@@ -76,14 +82,19 @@ __all__ = [
     "RealDirectory",
     "Record",
     "RecordType",
+    "Repair",
+    "Report",
     "SessionRecord",
     "SessionSnapshot",
     "StorageError",
     "StorageFullError",
     "StoredRecord",
+    "dump_log",
     "highest_epoch",
     "open_archive",
     "open_commit_log",
     "probe_archive",
     "record_prefix",
+    "repair_log",
+    "verify_log",
 ]

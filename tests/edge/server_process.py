@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from websockets.sync.client import ClientConnection, connect
+
 ROOT = Path(__file__).parent.parent.parent
 READY_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 20.0
@@ -106,6 +108,30 @@ def server_process(
         yield process
     finally:
         process.close()
+
+
+def open_socket(server: ServerProcess, user: str = "alice") -> ClientConnection:
+    return connect(f"{server.socket_url}?user_id={user}", proxy=None)
+
+
+def ask(websocket: ClientConnection, **request: object) -> dict[str, object]:
+    """Send one request and return its answer; messages in between are passed over."""
+    websocket.send(json.dumps(request))
+    while True:
+        answer: dict[str, object] = json.loads(websocket.recv(10))
+        if answer.get("ref") == request["ref"]:
+            return answer
+
+
+def join(websocket: ClientConnection, session: str) -> None:
+    assert ask(websocket, type="join", ref="j", session=session, create={})["type"] == "joined"
+
+
+def send(websocket: ClientConnection, session: str, text: str) -> int:
+    ack = ask(websocket, type="send", ref=text, session=session, content={"text": text})
+    assert ack["type"] == "ack", ack
+    assert isinstance(ack["seq"], int)
+    return ack["seq"]
 
 
 def wait_until(condition: Any, seconds: float = 10.0) -> None:

@@ -16,13 +16,20 @@ from pathlib import Path
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from edge.banner import banner, examples
 from edge.config import load_config
 from edge.values import Address
 from storage import ApiKey, open_archive
-from tests.edge.server_process import ServerProcess, server_process, wait_until
+from tests.edge.server_process import (
+    ServerProcess,
+    join,
+    open_socket,
+    send,
+    server_process,
+    wait_until,
+)
 
 # The promise is five; a machine that is busy with everything else at once gets more.
 REFUSAL_SECONDS_MAX = 20.0
@@ -31,30 +38,6 @@ REFUSAL_SECONDS_MAX = 20.0
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
-
-
-def open_socket(server: ServerProcess, user: str = "alice") -> ClientConnection:
-    return connect(f"{server.socket_url}?user_id={user}", proxy=None)
-
-
-def ask(websocket: ClientConnection, **request: object) -> dict[str, object]:
-    """Send one request and return its answer; messages in between are passed over."""
-    websocket.send(json.dumps(request))
-    while True:
-        answer: dict[str, object] = json.loads(websocket.recv(10))
-        if answer.get("ref") == request["ref"]:
-            return answer
-
-
-def join(websocket: ClientConnection, session: str) -> None:
-    assert ask(websocket, type="join", ref="j", session=session, create={})["type"] == "joined"
-
-
-def send(websocket: ClientConnection, session: str, text: str) -> int:
-    ack = ask(websocket, type="send", ref=text, session=session, content={"text": text})
-    assert ack["type"] == "ack", ack
-    assert isinstance(ack["seq"], int)
-    return ack["seq"]
 
 
 def read_to_the_end(websocket: ClientConnection) -> list[dict[str, object]]:

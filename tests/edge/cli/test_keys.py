@@ -1,0 +1,27 @@
+import json
+
+import pytest
+
+from tests.edge.cli.conftest import Ringlog
+
+
+def test_a_key_is_shown_once_listed_without_itself_and_revoked(ringlog: Ringlog) -> None:
+    made = ringlog("key", "create", "backend", "--scope", "read")
+    key = made.out.strip()
+    assert key.startswith("rl_")
+    assert "scopes read" in made.err
+
+    listed = ringlog("key", "list", "--json")
+    [row] = json.loads(listed.out)["data"]
+    assert (row["name"], row["scopes"], row["revoked_at"]) == ("backend", ["read"], None)
+    assert key not in listed.out
+    assert ringlog("key", "revoke", row["id"]).code == 0
+    assert ringlog("key", "revoke", row["id"]).code == 3
+    assert json.loads(ringlog("key", "list", "--json").out)["data"][0]["revoked_at"] is not None
+
+
+@pytest.mark.parametrize("arguments", [("--scope", "everything"), ("na me",), ("--workspace", "")])
+def test_a_key_with_a_wrong_scope_or_name_is_refused(
+    ringlog: Ringlog, arguments: tuple[str, ...]
+) -> None:
+    assert ringlog("key", "create", *arguments).code == 2

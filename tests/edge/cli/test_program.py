@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+from tests.edge.cli.conftest import Ringlog
+from tests.edge.server_process import ROOT
+
+
+def test_a_wrong_option_is_exit_code_2_and_names_itself(ringlog: Ringlog) -> None:
+    result = ringlog("config", "show", "--listen", "nonsense")
+
+    assert result.code == 2
+    assert "listen = 'nonsense' (from flag --listen)" in result.err
+    assert ringlog("serv").code == 2
+    assert ringlog("session", "tail").code == 2
+
+
+def test_every_command_has_an_example_in_its_help(ringlog: Ringlog) -> None:
+    commands = [
+        *(("session", name) for name in ("list", "show", "send", "tail", "export", "chat")),
+        *(("log", name) for name in ("dump", "verify", "repair")),
+        *(("key", name) for name in ("create", "list", "revoke")),
+        ("serve",), ("doctor",), ("health",), ("config", "show"), ("flush", "status"),
+    ]  # fmt: skip
+
+    for command in commands:
+        help_text = ringlog(*command, "-h")
+        assert help_text.code == 0
+        assert f"  ringlog {' '.join(command)}" in help_text.out, command
+
+
+def test_help_loads_nothing_heavy() -> None:
+    heavy = "{'trio', 'sqlalchemy', 'quart', 'structlog', 'msgspec', 'rich.console', 'websockets'}"
+    program = f"from edge.cli.program import build; build(); import sys; print({heavy} & set(sys.modules))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+
+    assert done.stdout == "set()\n"
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m edge config show --json | true; exit 0"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+
+    assert done.stderr == ""
