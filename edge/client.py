@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import structlog
 from msgspec import Raw
 
 from edge.access import acting_user, check_sees, check_token_names, session_owner
@@ -50,6 +51,8 @@ from runtime import (
     check_cursor,
 )
 from storage import LogPoisonedError, StorageError
+
+log = structlog.get_logger()
 
 
 class Transport(Protocol):
@@ -296,7 +299,20 @@ class Client:
 
     async def _activate(self, session_id: str) -> None:
         """Work off the queue of a session that was not active when its first request came."""
-        queue = self._queues[session_id]
+        queue = self._queues.get(session_id)
+        if queue is None:
+            return  # The client left before this task had its turn.
+        try:
+            await self._work_off(session_id, queue)
+        except LogPoisonedError:
+            raise
+        except Exception:
+            # A bug that one client meets must not end the others: it is told, closed, and logged.
+            log.exception("activation_failed", session=session_id)
+            self.cut(EdgeError("internal", "something failed inside the server"))
+            self._transport.flush()
+
+    async def _work_off(self, session_id: str, queue: deque[Request]) -> None:
         while queue and not self.closed:
             request = queue[0]
             try:

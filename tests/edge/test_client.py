@@ -2,6 +2,7 @@ import time
 
 import pytest
 import trio
+from websockets.frames import Frame, Opcode
 
 from edge.auth import Authenticator, generate_key, hash_key
 from edge.limits import Limits
@@ -274,3 +275,17 @@ async def test_a_client_that_vanishes_leaves_nothing_behind(open_pump: OpenPump)
         session = await server.node.open("default", "s")
         assert not session.tails
         assert not session.live
+
+
+async def test_a_client_that_leaves_before_its_session_is_active_disturbs_nobody(
+    open_pump: OpenPump,
+) -> None:
+    async with open_pump() as server, open_socket(server.port) as other:
+        async with open_socket(server.port) as client:
+            await client.receive("hello")
+            # In one segment, so that the close is read before the activation has begun.
+            request = Frame(Opcode.TEXT, b'{"type":"join","ref":"j","session":"s","create":{}}')
+            leaving = request.serialize(mask=True) + Frame(Opcode.CLOSE, b"").serialize(mask=True)
+            await client.stream.send_all(leaving)
+            assert await client.wait_closed() == 1005
+        assert (await other.ask(type="join", ref="j", session="s", create={}))["type"] == "joined"
