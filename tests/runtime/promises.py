@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runtime import Ack, SessionInfo
+import trio
+
+from runtime import Ack, SessionError, SessionInfo, SessionServer, Tail
 
 
 @dataclass
@@ -67,3 +69,63 @@ class SessionPromises:
         assert info.version >= self.version
         self.confirm_version(info)
         assert reads.get("alice", 0) >= self.read_seq
+
+
+class Reply:
+    """Writes down what a client is told, at the moment it is told."""
+
+    def __init__(self, promises: SessionPromises, client_id: str) -> None:
+        self._promises = promises
+        self._client_id = client_id
+
+    def acked(
+        self,
+        ref: Any,
+        server: SessionServer,
+        seq: int,
+        id: str,
+        client_id: str | None,
+        duplicate: bool,
+    ) -> None:
+        self._promises.acknowledge(self._client_id, Ack(seq, id, client_id, duplicate))
+
+    def done(self, ref: Any) -> None:
+        raise AssertionError("a message is not just done")
+
+    def refused(self, ref: Any, error: SessionError) -> None:
+        raise AssertionError("nothing here may be refused late") from error
+
+
+class Reader:
+    """A client that follows a session with little room, and comes back at its own cursor."""
+
+    def __init__(self, promises: SessionPromises) -> None:
+        self.room = 0
+        self.next_seq = 1
+        self._promises = promises
+        self._changed = trio.Event()
+
+    def deliver(self, tail: Tail, body: bytes) -> bool:
+        if self.room == 0:
+            return False
+        self.room -= 1
+        self._promises.show(body)
+        assert b'"seq":%d,' % self.next_seq in body
+        self.next_seq += 1
+        return True
+
+    def page_delivered(self) -> None:
+        pass
+
+    async def wait_room(self) -> bool:
+        while self.room == 0:
+            await self._changed.wait()
+        return True
+
+    def ended(self, tail: Tail, error: SessionError) -> None:
+        raise AssertionError("nobody erased this session") from error
+
+    def give(self, room: int) -> None:
+        self.room = room
+        self._changed.set()
+        self._changed = trio.Event()

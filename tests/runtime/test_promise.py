@@ -8,7 +8,6 @@ import errno
 import functools
 import shutil
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -27,29 +26,24 @@ from hypothesis.stateful import (
 )
 
 from runtime import (
-    Ack,
-    Node,
     NodeOptions,
     SessionError,
-    SessionServer,
     Tail,
-    open_node,
     read_after,
 )
 from storage import (
-    Archive,
     ArchiveUnavailableError,
     FlushOptions,
     LogOptions,
     LogPoisonedError,
-    Record,
     StorageError,
     open_archive,
 )
 from storage.archive import _open_dialect
 from tests.fakes.directory import CrashingDirectory, PowerCutError
+from tests.runtime.lives import FailingArchive, Life
 from tests.runtime.loop_thread import LoopThread
-from tests.runtime.promises import SessionPromises
+from tests.runtime.promises import Reader, Reply, SessionPromises
 
 W = "default"
 SESSIONS = ("s0", "s1")
@@ -57,147 +51,6 @@ HOUR = 3600.0
 
 session_ids = st.sampled_from(SESSIONS)
 seeds = st.integers(0, 2**32)
-
-
-class FailingArchive(Archive):
-    """SQLite that is away, or commits and then does not say so, when it is told to."""
-
-    is_away = False
-    replies_to_lose = 0
-
-    def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
-        self._check_there()
-        super().flush(node_id, epoch, cursor, records)
-        if self.replies_to_lose:
-            self.replies_to_lose -= 1
-            raise ArchiveUnavailableError("told to lose the reply")
-
-    def begin_epoch(self, *args: Any) -> Any:
-        self._check_there()
-        return super().begin_epoch(*args)
-
-    def read_session(self, *args: Any) -> Any:
-        self._check_there()
-        return super().read_session(*args)
-
-    def read_messages(self, *args: Any, **kwargs: Any) -> Any:
-        self._check_there()
-        return super().read_messages(*args, **kwargs)
-
-    def _check_there(self) -> None:
-        if self.is_away:
-            raise ArchiveUnavailableError("told to be away")
-
-
-class Reply:
-    """Writes down what a client is told, at the moment it is told."""
-
-    def __init__(self, promises: SessionPromises, client_id: str) -> None:
-        self._promises = promises
-        self._client_id = client_id
-
-    def acked(
-        self,
-        ref: Any,
-        server: SessionServer,
-        seq: int,
-        id: str,
-        client_id: str | None,
-        duplicate: bool,
-    ) -> None:
-        self._promises.acknowledge(self._client_id, Ack(seq, id, client_id, duplicate))
-
-    def done(self, ref: Any) -> None:
-        raise AssertionError("a message is not just done")
-
-    def refused(self, ref: Any, error: SessionError) -> None:
-        raise AssertionError("nothing here may be refused late") from error
-
-
-class Reader:
-    """A client that follows a session with little room, and comes back at its own cursor."""
-
-    def __init__(self, promises: SessionPromises) -> None:
-        self.room = 0
-        self.next_seq = 1
-        self._promises = promises
-        self._changed = trio.Event()
-
-    def deliver(self, tail: Tail, body: bytes) -> bool:
-        if self.room == 0:
-            return False
-        self.room -= 1
-        self._promises.show(body)
-        assert b'"seq":%d,' % self.next_seq in body
-        self.next_seq += 1
-        return True
-
-    def page_delivered(self) -> None:
-        pass
-
-    async def wait_room(self) -> bool:
-        while self.room == 0:
-            await self._changed.wait()
-        return True
-
-    def ended(self, tail: Tail, error: SessionError) -> None:
-        raise AssertionError("nobody erased this session") from error
-
-    def give(self, room: int) -> None:
-        self.room = room
-        self._changed.set()
-        self._changed = trio.Event()
-
-
-class Life:
-    """One life of the node, until it is stopped, dies of its disk, or is crashed."""
-
-    def __init__(
-        self, options: NodeOptions, archive: Archive, directory: CrashingDirectory
-    ) -> None:
-        self.node: Node
-        self.ended = trio.Event()
-        self._stopped = trio.Event()
-        self._scope = trio.CancelScope()
-        self._open = functools.partial(open_node, options, archive, directory)
-        self._directory = directory
-        self._started = False
-        self._error: Exception | None = None
-
-    async def live(self, task_status: trio.TaskStatus[None]) -> None:
-        try:
-            with self._scope:
-                async with self._open() as self.node:
-                    self._started = True
-                    task_status.started()
-                    await self._stopped.wait()
-                    await self.node.shutdown(0.1)
-        except Exception as error:
-            if not self._started:
-                raise
-            self._error = error
-        finally:
-            self.ended.set()
-
-    async def stop(self) -> None:
-        self._stopped.set()
-        await self._end()
-
-    async def crash(self) -> None:
-        """The power goes now; or `kill -9`, for a disk that does not fail."""
-        self._directory.faults.power_cut_at = 0
-        self._scope.cancel()
-        await self._end()
-
-    async def _end(self) -> None:
-        """Wait for the end; nothing but a disk that failed may have been its reason."""
-        await self.ended.wait()
-        if self._error is not None:
-            only_disk = BaseExceptionGroup("ended", [self._error])
-            _, other = only_disk.split((PowerCutError, LogPoisonedError))
-            assert self._directory.dead or self._directory.faults.errors
-            if other is not None:
-                raise other
 
 
 class Promise(RuleBasedStateMachine):
