@@ -88,7 +88,6 @@ class Authenticator:
         self._allow_development = allow_development
         self._clock = clock
         self._keys: dict[bytes, ApiKey] = {}
-        self._keys_at = 0.0
         self.replace_keys(keys)
 
     @property
@@ -104,11 +103,6 @@ class Authenticator:
     def replace_keys(self, keys: Iterable[ApiKey]) -> None:
         """Take the present table of keys; revoked ones count as keys, so they end development mode."""
         self._keys = {key.hash: key for key in keys}
-        self._keys_at = self._clock()
-
-    def keys_age_seconds(self) -> float:
-        """Return how old the table of keys is: a key revoked since then still works."""
-        return max(0.0, self._clock() - self._keys_at)
 
     def authenticate(
         self,

@@ -132,7 +132,6 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "unsupported_subprotocol": ErrorKind(
             400, "Unknown subprotocol", 'offer "ringlog.v1", or no subprotocol at all'
         ),
-        "http_version": ErrorKind(505, "HTTP version not supported", "speak HTTP/1.1"),
         # Sessions.
         "session_not_found": ErrorKind(
             404, "No such session", 'create it with POST /v1/sessions, or join with "create"'

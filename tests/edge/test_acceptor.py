@@ -6,6 +6,7 @@ import pytest
 import trio
 import trustme
 
+from edge.acceptor import open_listener
 from edge.limits import Limits
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import open_one_port
@@ -194,6 +195,30 @@ async def test_a_peer_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> No
         with trio.fail_after(5):
             while edge.acceptor.connections:
                 await trio.sleep(0.01)
+
+
+async def test_a_bug_that_one_connection_meets_ends_no_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_one_port(tmp_path) as edge, open_http(edge.port) as other:
+        await other.get("/healthz")
+
+        def fail(sock: socket.socket, head: bytes) -> None:
+            sock.close()
+            raise RuntimeError("swordfish")
+
+        monkeypatch.setattr(edge.pump, "adopt", fail)
+        assert await send_raw(edge.port, UPGRADE) == b""
+        assert "swordfish" in "".join(capfd.readouterr())
+        assert (await other.get("/healthz")).status == 200
+        assert edge.acceptor.connections == 1
+
+
+async def test_an_address_that_is_taken_is_an_error() -> None:
+    async with open_listener("127.0.0.1", 0, Limits()) as listener:
+        port = listener.socket.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            open_listener("127.0.0.1", port, Limits())
 
 
 async def test_tls_serves_http_and_websockets(tmp_path: Path) -> None:

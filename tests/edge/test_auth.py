@@ -190,10 +190,3 @@ def test_the_first_key_ends_development_and_revoking_it_does_not_bring_it_back()
     auth.replace_keys([api_key(KEY, revoked=True)])
     assert not auth.development
     assert not Authenticator(SIGNING_KEY, allow_development=False).development
-
-
-def test_the_age_of_the_key_table_is_known(auth: Authenticator, clock: Clock) -> None:
-    clock.now += 7
-    assert auth.keys_age_seconds() == 7
-    auth.replace_keys([])
-    assert auth.keys_age_seconds() == 0

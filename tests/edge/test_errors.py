@@ -26,6 +26,7 @@ STARTUP_CODES = {
     "archive_settings",
     "archive_conflict",
     "cursor_mismatch",
+    "durability_mismatch",
 }
 
 
