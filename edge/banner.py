@@ -13,12 +13,15 @@ def banner(config: Config, address: Address, *, development: bool, seconds: floa
     """Return the lines; every one of the commands in them works as it stands, from another terminal."""
     scheme = "https" if config.tls_cert else "http"
     where = f"{scheme}://{_reachable(address)}"
+    user = "?user_id=alice" if development else ""
+    socket = f"{where.replace('http', 'ws', 1)}/v1/ws{user}"
     who = "development mode: no keys yet, this machine only" if development else "keys required"
     python = f"Python {platform.python_version()}, process {os.getpid()}"
     kept = f"{_short(config.data)}, archive {shown(config)['archive']}, {config.durability}"
     lines = [
         f"ringlog {VERSION} ready in {seconds:.2f} s ({python})",
         f"  listening  {where}  ({who})",
+        f"  websocket  {socket}",
         f"  data       {kept}",
         "",
         "  try it:",

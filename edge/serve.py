@@ -169,8 +169,7 @@ class Server:
             await trio.sleep_forever()
         finally:
             if not self._ended:
-                log.error("giving_up", not_ready=node.not_ready())
-                _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK)
+                _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK, not_ready=node.not_ready())
 
     def _announce(self, auth: Authenticator, listener: trio.SocketListener) -> None:
         """Say that the server is ready: to a person with what to try, to a log with the facts."""
@@ -337,9 +336,15 @@ def _node_options(config: Config) -> NodeOptions:
     )
 
 
-def _end_later(seconds: float, code: int) -> None:
+def _end_later(seconds: float, code: int, **why: object) -> None:
     """End the process after a while, if it has not ended by itself."""
-    timer = threading.Timer(seconds, end_process, [code])
+
+    def end() -> None:
+        if code:
+            log.error("failed", code="stuck", reason="a thread did not end", **why)
+        end_process(code)
+
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import threading
 import time
@@ -15,14 +16,17 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import trio
+import trustme
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection
+from websockets.sync.client import ClientConnection, connect
 
 from edge.banner import banner, examples
 from edge.config import load_config
 from edge.values import Address
 from storage import ApiKey, open_archive
 from tests.edge.server_process import (
+    ROOT,
     ServerProcess,
     join,
     open_socket,
@@ -165,6 +169,33 @@ def test_a_second_signal_does_not_wait_for_the_archive(data: Path) -> None:
         assert stored(data, "s") == ["kept in the log"]
 
 
+def test_with_a_certificate_both_http_and_websockets_are_encrypted(
+    data: Path, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    trust = ssl.create_default_context()
+    authority.configure_trust(trust)
+    flags = (f"--tls-cert={tmp_path}/cert.pem", f"--tls-key={tmp_path}/key.pem")
+    with server_process(data, *flags) as server:
+        server.wait_ready()
+        url = f"https://{server.address}/readyz"
+        with urllib.request.urlopen(url, timeout=10, context=trust) as response:
+            assert response.status == 200
+        address = f"wss://{server.address}/v1/ws?user_id=alice"
+        with connect(address, ssl=trust, proxy=None) as websocket:
+            join(websocket, "s")
+            assert send(websocket, "s", "secret") == 1
+
+            server.signal(signal.SIGTERM)
+            read_to_the_end(websocket)
+            assert websocket.close_code == 1012
+        assert server.wait() == 0
+        assert stored(data, "s") == ["secret"]
+
+
 # Refusing to start: one line, with the fix.
 
 
@@ -288,16 +319,20 @@ os.fdatasync = fdatasync
 """
 
 
-def test_a_failed_sync_acknowledges_nothing_and_exits_with_70_within_a_second(
-    data: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def failing_sync(tmp_path: Path) -> dict[str, str]:
+    """An environment in which every sync fails once the file `fail-now` is there."""
     inject = tmp_path / "inject"
     inject.mkdir()
     (inject / "sitecustomize.py").write_text(FAILING_SYNC)
-    root = str(Path(__file__).parent.parent.parent)
-    environment = {"PYTHONPATH": f"{inject}{os.pathsep}{root}"}
+    return {"PYTHONPATH": f"{inject}{os.pathsep}{ROOT}"}
+
+
+def test_a_failed_sync_acknowledges_nothing_and_exits_with_70_within_a_second(
+    data: Path, tmp_path: Path, failing_sync: dict[str, str]
+) -> None:
     with (
-        server_process(data, environment=environment) as server,
+        server_process(data, environment=failing_sync) as server,
         open_socket(server.wait_ready()) as websocket,
     ):
         join(websocket, "s")
@@ -316,6 +351,26 @@ def test_a_failed_sync_acknowledges_nothing_and_exits_with_70_within_a_second(
     with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
         join(websocket, "s")
         assert send(websocket, "s", "after") >= 2
+
+
+def test_a_thread_stuck_in_the_database_does_not_delay_that_end(
+    data: Path, tmp_path: Path, failing_sync: dict[str, str]
+) -> None:
+    with (
+        server_process(data, environment=failing_sync) as server,
+        open_socket(server.wait_ready()) as websocket,
+        contextlib.closing(sqlite3.connect(data / "archive.db", isolation_level=None)) as lock,
+    ):
+        join(websocket, "s")
+        lock.execute("BEGIN IMMEDIATE")
+        send(websocket, "s", "the flusher waits for the lock with this")
+        trio.run(trio.sleep, 0.5)  # until it does: it flushes every 0.3 s
+        (tmp_path / "fail-now").touch()
+        websocket.send('{"type":"send","ref":"x","session":"s","content":{"text":"lost"}}')
+        sent_at = time.monotonic()
+
+        assert server.wait() == 70
+        assert time.monotonic() - sent_at < 2.0
 
 
 def test_a_fenced_server_exits_with_70(data: Path) -> None:
@@ -339,6 +394,7 @@ def test_the_banner_says_where_and_what_to_paste() -> None:
     text = banner(config, Address("0.0.0.0", 4000), development=False, seconds=0.5)
 
     assert "listening  http://127.0.0.1:4000  (keys required)" in text
+    assert "websocket  ws://127.0.0.1:4000/v1/ws\n" in text
     assert "data       ./d, archive postgresql://u:…@h/db, local" in text
     assert text.count("curl") == 3
 
