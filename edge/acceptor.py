@@ -30,6 +30,10 @@ from edge.metrics import Metrics
 LISTEN_BACKLOG = 1024
 """A reconnect storm after a restart waits in the kernel instead of being refused."""
 
+REFUSALS_MAX = 32
+"""Connections beyond the limit that are told so at once; more are closed without a word. Each holds a
+descriptor while it reads the answer, and those that are left belong to the log and the archive."""
+
 RECEIVE_BYTES = 16 * 1024
 
 log = structlog.get_logger()
@@ -97,6 +101,7 @@ class Acceptor:
         self._metrics = metrics
         self._connections_allowed = connections_allowed(limits, _descriptors_allowed())
         self._here = 0
+        self._refusing = 0
         metrics.connections_open = lambda: self.connections
 
     @property
@@ -108,7 +113,12 @@ class Acceptor:
         """Serve one accepted connection until it ends or is handed to the pump."""
         if self.connections >= self._connections_allowed:
             self._metrics.connections_refused += 1
-            await self._refuse(stream, _too_many(self._connections_allowed))
+            if self._refusing < REFUSALS_MAX:
+                self._refusing += 1
+                try:
+                    await self._refuse(stream, _too_many(self._connections_allowed))
+                finally:
+                    self._refusing -= 1
             return
         self._here += 1
         try:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 KIB = 1024
 MIB = 1024 * KIB
 
-# Descriptors that are not connections: segments, SQLite files, PostgreSQL sockets, listeners, logs.
-RESERVED_DESCRIPTORS = 64
+# Descriptors that are not connections: segments, SQLite files, PostgreSQL sockets, listeners, logs, and
+# connections that are being refused.
+RESERVED_DESCRIPTORS = 96
 
 
 @dataclass(frozen=True, slots=True)

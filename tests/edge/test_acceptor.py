@@ -6,7 +6,7 @@ import pytest
 import trio
 import trustme
 
-from edge.acceptor import open_listener
+from edge.acceptor import REFUSALS_MAX, open_listener
 from edge.limits import Limits
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import open_one_port
@@ -173,6 +173,29 @@ async def test_connections_beyond_the_limit_are_told_so(tmp_path: Path) -> None:
                 await trio.sleep(0.01)
         async with open_http(edge.port) as again:
             assert (await again.get("/healthz")).status == 200
+
+
+async def test_a_flood_beyond_the_limit_is_closed_without_a_word(tmp_path: Path) -> None:
+    async with (
+        open_one_port(tmp_path, limits=Limits(connections_max=1)) as edge,
+        open_http(edge.port) as http,
+    ):
+        assert (await http.get("/healthz")).status == 200
+        streams = [await trio.open_tcp_stream("127.0.0.1", edge.port) for _ in range(60)]
+        answers = []
+        with trio.fail_after(10):
+            for stream in streams:
+                try:
+                    answers.append(await stream.receive_some())
+                except trio.BrokenResourceError:
+                    answers.append(b"")
+        told = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503 ")]
+        assert len(told) == REFUSALS_MAX
+        assert answers.count(b"") == 60 - REFUSALS_MAX
+        assert edge.metrics.connections_refused == 60
+        assert (await http.get("/healthz")).status == 200
+        for stream in streams:
+            await stream.aclose()
 
 
 async def test_an_idle_connection_is_closed(tmp_path: Path) -> None:
