@@ -8,9 +8,8 @@
 JOBS ?= 2
 PY := .venv/bin/python
 SOURCES := storage runtime agents edge bench tests
-# ASYNC124 (async without await) is off: a seam may be async for its other implementation.
-FLAKE8_ASYNC := $(PY) -m flake8_async --enable=ASYNC1,ASYNC2 --disable=ASYNC124 \
-	--startable-in-context-manager "_accept,serve_connections" \
+# Off: ASYNC114 wants a list of names kept; ASYNC124 (async without await): a seam may need it elsewhere.
+FLAKE8_ASYNC := $(PY) -m flake8_async --enable=ASYNC1,ASYNC2 --disable=ASYNC114,ASYNC124 \
 	--async200-blocking-calls "*.fsync->run_sync, *.fdatasync->run_sync"
 LOCK := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command "make lock" --quiet
@@ -53,7 +52,7 @@ fmt-check: setup-dev
 lint: setup-dev  ## ruff and flake8-async
 	@$(PY) -m ruff check $(SOURCES)
 	@$(FLAKE8_ASYNC) $$(git ls-files '*.py' ':!tests')
-	@$(FLAKE8_ASYNC) --disable=ASYNC110,ASYNC113,ASYNC124 $$(git ls-files 'tests/*.py')  # tests poll
+	@$(FLAKE8_ASYNC) --disable=ASYNC110,ASYNC113,ASYNC114,ASYNC124 $$(git ls-files 'tests/*.py')  # tests poll
 
 types: setup-dev  ## mypy, strict
 	@$(PY) -m mypy
