@@ -21,6 +21,7 @@ from storage import (
     Ownership,
     open_archive,
 )
+from storage.ownership import check_epoch
 from storage.postgres import (
     SERVER_SETTINGS,
     AnsweringConnection,
@@ -342,6 +343,25 @@ async def test_a_new_epoch_waits_for_a_flush_under_way_and_sees_its_cursor(
             assert found == []
             await trio.to_thread.run_sync(blocker.rollback)
     assert found == [Ownership(2, 3)]
+
+
+async def test_a_new_epoch_waits_for_whoever_holds_the_old_one(
+    archive: Archive, postgres_url: str
+) -> None:
+    archive.begin_epoch(NODE, "local")
+    found: list[Ownership] = []
+
+    def take_over() -> None:
+        found.append(archive.begin_epoch(NODE, "local"))
+
+    async with trio.open_nursery() as nursery:
+        # The fence alone: nothing else of this transaction is in the way.
+        with archive._dialect.writer.begin() as connection:
+            check_epoch(connection, NODE, 1)
+            nursery.start_soon(trio.to_thread.run_sync, take_over)
+            await _wait_for_locks(postgres_url, 1)
+            assert found == []
+    assert found == [Ownership(2, 0)]
 
 
 async def test_a_repeated_flush_waits_for_the_first_that_is_still_under_way(
