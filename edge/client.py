@@ -260,6 +260,7 @@ class Client:
 
     def _read(self, request: Read, server: SessionServer) -> None:
         check_sees(self.principal, server.info)
+        self.principal.require("write")
         user_id = acting_user(self.principal, request.user_id, field="user_id")
         server.mark_read(user_id, request.seq, self, request.ref)
 

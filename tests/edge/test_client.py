@@ -289,3 +289,20 @@ async def test_a_client_that_leaves_before_its_session_is_active_disturbs_nobody
             await client.stream.send_all(leaving)
             assert await client.wait_closed() == 1005
         assert (await other.ask(type="join", ref="j", session="s", create={}))["type"] == "joined"
+
+
+async def test_a_key_that_may_only_read_changes_nothing(open_pump: OpenPump) -> None:
+    text = generate_key()
+    key = ApiKey("k1", "reader", hash_key(text), ("read",), "default", 0)
+    auth = Authenticator(TOKEN_SECRET, allow_development=True, keys=[key])
+    async with open_pump(auth=auth) as server:
+        await server.node.catalog.create("default", "s", user_id="alice")
+        headers = {"Authorization": f"Bearer {text}"}
+        async with open_socket(server.port, "", headers=headers) as client:
+            assert (await client.ask(type="join", ref="j", session="s"))["type"] == "joined"
+            for frame in (
+                {"type": "send", "session": "s", "content": 1, "sender": "alice"},
+                {"type": "read", "session": "s", "seq": 0, "user_id": "alice"},
+                {"type": "join", "session": "t", "create": {"user_id": "alice"}},
+            ):
+                assert (await client.ask(ref="r", **frame))["code"] == "forbidden"
