@@ -175,7 +175,11 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
             retry_after_ms=2_000,
         ),
         "rate_limited": ErrorKind(
-            429, "Too many requests", "retry after the given time", retry_after_ms=1_000
+            429,
+            "Too many requests",
+            "retry after the given time",
+            close_code=CLOSE_POLICY,
+            retry_after_ms=1_000,
         ),
         "slow_reader": ErrorKind(
             408,

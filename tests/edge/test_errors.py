@@ -27,6 +27,7 @@ STARTUP_CODES = {
     "archive_conflict",
     "cursor_mismatch",
     "durability_mismatch",
+    "durability_mismatch",
 }
 
 
