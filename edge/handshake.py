@@ -56,6 +56,8 @@ def authorise_upgrade(request: Request, auth: Authenticator, origins: OriginPoli
     if authorization is None and token is not None:
         return Upgrade(auth.authenticate_credential(token), subprotocol)
     users = parse_qs(query).get("user_id", [None])
+    if len(users) > 1:
+        raise EdgeError("invalid_field", "user_id stands more than once", field="user_id")
     return Upgrade(auth.authenticate(authorization, user_id=users[0]), subprotocol)
 
 

@@ -56,8 +56,34 @@ class UpgradeRequestedError(Exception):
         self.received = received
 
 
+class BoundedConnection(h11.Connection):
+    """h11, which also bounds a head that came in one piece: by itself it bounds unfinished ones only."""
+
+    def __init__(self, head_bytes_max: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes_max)
+        self._head_bytes_max = head_bytes_max
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what came next.
+
+        Raises:
+            h11.RemoteProtocolError: It is malformed or too large.
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            size = len(event.method) + len(event.target)
+            size += sum(len(name) + len(value) + 4 for name, value in event.headers)
+            if size > self._head_bytes_max:
+                raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+        return event
+
+
 class Http1Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, which gives upgrades away and explains its refusals."""
+
+    def bound(self, head_bytes_max: int) -> None:
+        """Refuse heads that are larger; called before anything is received."""
+        self.connection = BoundedConnection(head_bytes_max)
 
     async def _check_protocol(self, event: h11.Request) -> None:
         names = {name: value for name, value in event.headers if name == b"upgrade"}
@@ -120,6 +146,7 @@ class HttpConnection:
                     parse_socket_addr(socket.family, socket.getsockname()),
                     self._handle_event,
                 )
+                self._protocol.bound(server.limits.header_bytes_max)
                 await self._read()
         except* OSError:
             pass  # The peer is gone.

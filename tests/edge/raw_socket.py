@@ -112,8 +112,8 @@ class RawSocket:
         received, self._received = self._received, b""
         return received
 
-    def outcome(self, *, until_ref: str | None = None) -> Outcome:
-        """Read frames to the end, or until the answer to `until_ref`."""
+    def outcome(self, *, until_ref: str | None = None, answers: int | None = None) -> Outcome:
+        """Read frames to the end, or until the answer to `until_ref`, or so many answers."""
         seen = Outcome()
         for opcode, payload in self.frames():
             assert seen.close_code is None, "nothing may follow a close frame"
@@ -123,6 +123,8 @@ class RawSocket:
                     return seen
                 seen.answers.append(answer)
                 seen.texts.append(payload)
+                if len(seen.answers) == answers:
+                    return seen
             elif opcode == PONG:
                 seen.pongs.append(payload)
             elif opcode == CLOSE:
