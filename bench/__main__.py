@@ -1,6 +1,5 @@
 """``python -m bench``: the questions that can be asked of a server, from the command line."""
 
-import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,7 +10,7 @@ from bench.demo import DemoOptions, run_demo
 from bench.report import print_append, print_demo, print_memory, write_json
 from bench.scenarios.append import AppendOptions, GeneratorError, run_append
 from bench.scenarios.memory import MemoryOptions, run_memory
-from bench.server import ServerError
+from bench.server import ServerError, end_on_sigterm
 from bench.writer import CONTENT_BYTES_MIN
 
 app = typer.Typer(
@@ -118,6 +117,5 @@ def _give_up(error: Exception) -> NoReturn:
     raise typer.Exit(2)
 
 
-# A run that is told to end takes its server with it, as one that is interrupted does.
-signal.signal(signal.SIGTERM, signal.default_int_handler)
+end_on_sigterm()
 app(prog_name="python -m bench")

@@ -159,7 +159,7 @@ class Server:
                 yield
                 nursery.cancel_scope.cancel()
         except BaseExceptionGroup as group:
-            raise _first_server_error(group) or group from None
+            raise _find_reason(group) or group from None
 
     async def _watch(self) -> None:
         while True:
@@ -202,12 +202,21 @@ async def open_server(options: ServerOptions) -> AsyncIterator[Server]:
                 await server.abandon()
 
 
-def _first_server_error(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """Return the reason in a group of errors, the others being its consequences."""
+def end_on_sigterm() -> None:
+    """Make SIGTERM end this program like Ctrl-C, so that the server goes with it.
+
+    Trio knows how to deliver SIGINT; it is set first, for a shell may have started us to ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _find_reason(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """Return what started it all, in a group of errors of which the rest are consequences."""
     for error in group.exceptions:
-        if isinstance(error, ServerError):
+        if isinstance(error, ServerError | KeyboardInterrupt):
             return error
-        if isinstance(error, BaseExceptionGroup) and (found := _first_server_error(error)):
+        if isinstance(error, BaseExceptionGroup) and (found := _find_reason(error)):
             return found
     return None
 

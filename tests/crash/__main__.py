@@ -1,7 +1,6 @@
 """``python -m tests.crash``: hundreds of kills on each archive, one verdict."""
 
 import secrets
-import signal
 import sys
 import tempfile
 import time
@@ -12,7 +11,7 @@ import trio
 import typer
 
 from bench.checker import Kind
-from bench.server import sqlite_url
+from bench.server import end_on_sigterm, sqlite_url
 from tests.crash.rounds import CrashOptions, CrashResult, run_crash
 from tests.postgres import open_postgres
 
@@ -67,8 +66,7 @@ def _summary(result: CrashResult) -> str:
 
 
 if __name__ == "__main__":
-    # A run that is told to end takes its server with it, as one that is interrupted does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     app = typer.Typer(pretty_exceptions_enable=False)
     app.command()(main)
     app()
