@@ -271,6 +271,13 @@ def test_segment_that_continues_another_history_is_corruption() -> None:
         run(directory)
 
 
+def test_a_segment_may_continue_one_that_ends_in_a_trailing_frame() -> None:
+    directory = CrashingDirectory()
+    first = write_segment(directory, [5, 0])
+    write_segment(directory, [5], base_lsn=5, prev_crc=first.chain_crc)
+    assert lsns(run(directory).survivors) == list(range(10))
+
+
 def test_damage_at_the_end_of_a_sealed_segment_is_corruption() -> None:
     directory = CrashingDirectory()
     sealed = write_segment(directory, [5, 5], sealed_end=10)
