@@ -32,8 +32,8 @@ from tests.contracts.archive import NODE
 from tests.fakes.proxy import Cut, CuttingProxy, open_cutting_proxy
 from tests.postgres import PostgresServer, PrivatePostgresServer
 from tests.storage.archive_records import message, messages
+from tests.storage.flushing import FlushedLog, assert_archived, running
 from tests.storage.sql import run_sql
-from tests.storage.test_flusher import FlushedLog, assert_archived, running
 
 pytestmark = pytest.mark.postgres
 
