@@ -1,13 +1,14 @@
 """The archive: the SQL database that every durable record ends up in.
 
 The log is where a record becomes durable; the archive is where it is kept, and the only place that
-knows how far it came: the flush cursor moves in the same transaction that adds the rows. So a flush
-that was applied and a flush that was not can always be told apart by reading the cursor back, and
-applying one twice is refused before it can add anything.
+knows how far it came: the flush cursor moves in the same transaction that adds the rows. So a
+flush that was applied and a flush that was not can always be told apart by reading the cursor
+back, and applying one twice is refused before it can add anything.
 
-Every method blocks and may be called from any thread. What the database does not answer, or answers
-with anything but a refusal of a row's own data, is an `ArchiveUnavailableError`: call again later. If
-it came out of `flush`, its COMMIT may have happened all the same: ask `read_cursor`.
+Every method blocks and may be called from any thread. What the database does not answer, or
+answers with anything but a refusal of a row's own data, is an `ArchiveUnavailableError`: call
+again later. If it came out of `flush`, its COMMIT may have happened all the same: ask
+`read_cursor`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from storage.sqlite import SqliteDialect
 T = TypeVar("T")
 
 PAGE_BYTES_MAX = 8 * 2**20
-"""How many bytes of bodies one page holds unless told otherwise: what a reader takes into memory."""
+"""Bytes of bodies in one page unless told otherwise: what a reader takes into memory."""
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 _DEAD_LETTERS = text("SELECT count(*) FROM dead_letters")
@@ -59,8 +60,8 @@ class Archive:
     def begin_epoch(self, node_id: str, level: str, above_epoch: int = 0) -> Ownership:
         """Take a new epoch for this node, higher than `above_epoch`, and return its cursor too.
 
-        `above_epoch` is the highest epoch that the node's own log knows: an archive that was restored
-        to an older state must not hand the same one out again.
+        `above_epoch` is the highest epoch that the node's own log knows: an archive that was
+        restored to an older state must not hand the same one out again.
 
         Raises:
             DurabilityMismatchError: the cluster runs at another level.
@@ -158,7 +159,7 @@ class Archive:
             return keys.revoke_key(connection, id, revoked_at_ms)
 
     def secret(self, name: str) -> bytes:
-        """Return a secret of the cluster, made at its first use; every process gets the same one."""
+        """Return a secret of the cluster, made at its first use and the same for everyone."""
         with self._transaction() as connection:
             return keys.read_secret(connection, name)
 
@@ -238,7 +239,7 @@ def open_archive(url: str) -> Archive:
 
 
 class ArchiveState(msgspec.Struct, frozen=True):
-    """The revision that an archive is at, None where it is empty, and the one that this version knows."""
+    """The revision an archive is at, None where it is empty, and the one this version knows."""
 
     found: str | None
     known: str

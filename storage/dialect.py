@@ -1,7 +1,8 @@
 """What differs between SQLite and PostgreSQL, and nothing more.
 
-A dialect opens the engines, says how many rows are moved by one statement, and sorts the database's
-errors by what is to be done about them. Everything else is written once, in SQL that both accept.
+A dialect opens the engines, says how many rows are moved by one statement, and sorts the
+database's errors by what is to be done about them. Everything else is written once, in SQL that
+both accept.
 """
 
 import enum
@@ -34,7 +35,7 @@ class Dialect(Protocol):
     """A FROM clause: the JSON array `:rows` as rows with the column `value`."""
 
     elements_sql: str
-    """A FROM clause: the JSON array of strings `sessions.members` as rows with the column `value`."""
+    """A FROM clause: the JSON array `sessions.members` as rows with the column `value`."""
 
     recent_sql: str
     """Aggregates of rows `m` as the JSON array of (sender, client_id, seq, id, digest)."""
@@ -43,7 +44,7 @@ class Dialect(Protocol):
     """Aggregates of rows `r` as the JSON object of user to seq."""
 
     page_sql: str
-    """Aggregates of rows (seq, body): the seqs and the lengths joined by commas, the bodies by nothing."""
+    """Aggregates of rows (seq, body): seqs and lengths joined by commas, bodies by nothing."""
 
     bytes_sql: str
     """A message's body as raw bytes."""

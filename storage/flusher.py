@@ -1,9 +1,9 @@
 """The flusher: moves durable records from memory into the archive, in log order.
 
-It holds a queue whose head is the record at LSN `cursor`. A flush takes up to `rows_max` records from the
-head into one transaction, `interval_ms` after the oldest came at the latest. Only when the archive is
-known to have committed does the cursor move, and only then is `on_flushed` told, which frees them: so
-at every moment a record is in memory here or in the archive.
+It holds a queue whose head is the record at LSN `cursor`. A flush takes up to `rows_max` records
+from the head into one transaction, `interval_ms` after the oldest came at the latest. Only when
+the archive is known to have committed does the cursor move, and only then is `on_flushed` told,
+which frees them: so at every moment a record is in memory here or in the archive.
 
 What a failed flush leads to::
 
@@ -14,8 +14,8 @@ What a failed flush leads to::
     another cursor          someone else writes here: fatal
     fenced, row conflict    fatal
 
-Encoding and SQL run in a worker thread which is never abandoned: a COMMIT that was begun is waited for,
-whatever is cancelled meanwhile.
+Encoding and SQL run in a worker thread which is never abandoned: a COMMIT that was begun is waited
+for, whatever is cancelled meanwhile.
 """
 
 import random

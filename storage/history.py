@@ -1,8 +1,8 @@
 """Reading the archive: one session's state, a page of its messages, a list of sessions.
 
 A read is one statement and one row wherever that is possible: the rows are put together in the
-database and taken apart here, so that a reader neither waits for the network nor for the GIL more than
-once. A message that was set aside in `dead_letters` is read like any other.
+database and taken apart here, so that a reader neither waits for the network nor for the GIL more
+than once. A message that was set aside in `dead_letters` is read like any other.
 """
 
 from itertools import accumulate

@@ -1,9 +1,10 @@
 """Who owns a log, and how far it is flushed: the fencing token and the cursor.
 
-An epoch is one incarnation of an owner. Every transaction in which an owner makes something durable
-first takes its `owner_epochs` row FOR SHARE where the epoch is still its own; taking a new epoch updates
-that row. So the one waits for the other: a flush commits before the epoch changes, or it is refused.
-(On SQLite the writer's lock does the same.) Every function here runs in the caller's transaction.
+An epoch is one incarnation of an owner. Every transaction in which an owner makes something
+durable first takes its `owner_epochs` row FOR SHARE where the epoch is still its own; taking a new
+epoch updates that row. So the one waits for the other: a flush commits before the epoch changes,
+or it is refused. (On SQLite the writer's lock does the same.) Every function here runs in the
+caller's transaction.
 """
 
 from typing import NamedTuple

@@ -1,15 +1,16 @@
 """PostgreSQL as the archive: batches by COPY, and a deadline on every answer.
 
-A batch is COPYed as one text straight into `messages`. Only if that meets a row that stands already is
-it COPYed aside, merged and compared. The text is built with a few operations for each row and one for the
-whole batch: 0.3 µs a row with the GIL held.
+A batch is COPYed as one text straight into `messages`. Only if that meets a row that stands
+already is it COPYed aside, merged and compared. The text is built with a few operations for each
+row and one for the whole batch: 0.3 µs a row with the GIL held.
 
-Durability rests on `synchronous_commit=on`, set on every connection and read back once. The isolation
-level is READ COMMITTED: a flush that waits for another's row lock must see what that one left.
+Durability rests on `synchronous_commit=on`, set on every connection and read back once. The
+isolation level is READ COMMITTED: a flush that waits for another's row lock must see what that one
+left.
 
-A server that is frozen, or behind a network that drops packets, answers nothing for ever. So each wait
-for an answer has a deadline, after which the connection is closed and the outcome is unknown; and the
-server ends a transaction whose client went silent, so that its locks do not outlive it.
+A server that is frozen, or behind a network that drops packets, answers nothing for ever. So each
+wait for an answer has a deadline, after which the connection is closed and the outcome is unknown;
+and the server ends a transaction whose client went silent, so that its locks do not outlive it.
 """
 
 from collections.abc import Sequence
@@ -193,7 +194,7 @@ class PostgresDialect:
         return Fault.UNAVAILABLE
 
     def reason(self, error: Exception) -> str:
-        """Describe an error on one line. The server's DETAIL would quote the row: it is left out."""
+        """Describe an error on one line, without the DETAIL, which would quote the row."""
         if isinstance(error, PoolTimeoutError):
             return f"{self._name()}: no connection was free in time"
         original = _original(error)

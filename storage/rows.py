@@ -2,12 +2,13 @@
 
 Applying a batch twice changes nothing: a message that stands already is compared and left alone, a
 session's row gives way only to a higher `version`, a read cursor only moves up. What depends on a
-session (its members, the erasure of what it held) is derived from its row as it then stands, not from
-the batch.
+session (its members, the erasure of what it held) is derived from its row as it then stands, not
+from the batch.
 
-A row that the database refuses for its data must stop neither the log nor the other rows: it is found
-by halving, and goes to `dead_letters` as raw bytes, from where a message is still read at its seq. That
-takes savepoints, which cost every flush two round trips: so a batch is written without them first.
+A row that the database refuses for its data must stop neither the log nor the other rows: it is
+found by halving, and goes to `dead_letters` as raw bytes, from where a message is still read at
+its seq. That takes savepoints, which cost every flush two round trips: so a batch is written
+without them first.
 """
 
 from collections.abc import Callable, Sequence

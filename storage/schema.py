@@ -3,18 +3,19 @@
 Invariants:
 
 * Every key begins with the workspace, wherever a row belongs to one.
-* `messages` has no unique index beyond its primary key: a flush must never be refused for a row that
-  was already acknowledged.
-* Bodies are `text`: the record's own bytes, never parsed, never re-encoded. A body that the database
-  refuses goes to `dead_letters` as raw bytes.
-* `flush_cursors` is the only place where the flushed position lives, and `owner_epochs` the only place
-  where the fencing token lives. They are apart so that a flush can share-lock the one while it moves
-  the other.
+* `messages` has no unique index beyond its primary key: a flush must never be refused for a row
+  that was already acknowledged.
+* Bodies are `text`: the record's own bytes, never parsed, never re-encoded. A body that the
+  database refuses goes to `dead_letters` as raw bytes.
+* `flush_cursors` is the only place where the flushed position lives, and `owner_epochs` the only
+  place where the fencing token lives. They are apart so that a flush can share-lock the one while
+  it moves the other.
 * `session_members` is derived from `sessions` (its owner and its `members`), for listing by user.
 
-Text is compared byte by byte (`COLLATE "C"`), so that both databases order ids as Python does. SQLite's
-tables are STRICT, so that a value of the wrong type is refused there too. `messages` keeps its rowid:
-clustering the rows by session instead made flushes to 5,000 sessions three times as slow.
+Text is compared byte by byte (`COLLATE "C"`), so that both databases order ids as Python does.
+SQLite's tables are STRICT, so that a value of the wrong type is refused there too. `messages`
+keeps its rowid: clustering the rows by session instead made flushes to 5,000 sessions three times
+as slow.
 
 These definitions are what the statements are built from; the tables themselves are made by the
 migrations. A test holds the two together.

@@ -1,13 +1,13 @@
 """SQLite as the archive: one file, one writer at a time, one statement and one row for each batch.
 
-Python's `sqlite3` takes the GIL again for every row bound and every row fetched, so a flush of 5,000
-rows by `executemany` waits 5,000 times behind a busy event loop (9,900 rows/s beside one). Here a batch
-goes in as two values, the columns as JSON and the bodies as one blob that the statement cuts up, and a
-page comes out as one row of three values. Cutting a blob also keeps bodies byte for byte, whatever
-they hold: SQLite's JSON functions would decode and re-encode them.
+Python's `sqlite3` takes the GIL again for every row bound and every row fetched, so a flush of
+5,000 rows by `executemany` waits 5,000 times behind a busy event loop (9,900 rows/s beside one).
+Here a batch goes in as two values, the columns as JSON and the bodies as one blob that the
+statement cuts up, and a page comes out as one row of three values. Cutting a blob also keeps
+bodies byte for byte, whatever they hold: SQLite's JSON functions would decode and re-encode them.
 
-Durability rests on `synchronous=FULL` with a write-ahead log, set on every connection and read back.
-Writers take the lock at BEGIN, so a transaction never fails half-way for having read first.
+Durability rests on `synchronous=FULL` with a write-ahead log, set on every connection and read
+back. Writers take the lock at BEGIN, so a transaction never fails half-way for having read first.
 """
 
 import os
@@ -35,7 +35,7 @@ READERS_MAX = 8
 """Connections that read at once, above the number of threads that the runtime reads with."""
 
 CHECKPOINT_PAGES = 4_000
-"""Write-ahead log pages (16 MiB) between checkpoints: fewer of them, each moving a page only once."""
+"""Write-ahead log pages (16 MiB) between checkpoints: each moves a page only once."""
 
 VERSION_MIN = (3, 38, 0)
 """The first with `->>`, and with STRICT tables."""

@@ -1,8 +1,9 @@
 """A private PostgreSQL server for tests, demos and benchmarks: nothing shared, nothing left behind.
 
-It lives in a temporary directory of its own (in memory, if its settings do not ask for durability),
-listens on loopback, and dies with the thread that started it (`PR_SET_PDEATHSIG`), however that ends. PostgreSQL refuses to run as root, so root
-runs it as another user. Where the binaries come from, first found:
+It lives in a temporary directory of its own (in memory, if its settings do not ask for
+durability), listens on loopback, and dies with the thread that started it (`PR_SET_PDEATHSIG`),
+however that ends. PostgreSQL refuses to run as root, so root runs it as another user. Where the
+binaries come from, first found:
 
 1. `RINGLOG_TEST_PG_DSN`: a server that runs already, with the right to create databases;
 2. the newest `/usr/lib/postgresql/*/bin`;
