@@ -5,6 +5,8 @@ from typing import Any
 
 import trio
 
+HELD_SECONDS_MAX = 2
+
 
 async def run_inline(function: Callable[..., Any], *args: Any) -> Any:
     """Run the function here and now, after one checkpoint."""
@@ -24,7 +26,8 @@ class HeldRunSync:
         await trio.lowlevel.checkpoint()
         if self.held:
             self.waiting += 1
-            with trio.CancelScope(shield=True):
+            # Like a thread, it cannot be cancelled; but a test that fails while it holds must end.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + HELD_SECONDS_MAX):
                 await self._released.park()
             self.waiting -= 1
         return function(*args)

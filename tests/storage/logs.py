@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import trio
+
 from storage.commitlog import CommitLog, LogOptions, open_commit_log
 from storage.directory import Directory
 from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record
@@ -87,3 +89,9 @@ def append(log: CommitLog, count: int = 1) -> None:
     for _ in range(count):
         lsn = log.next_lsn
         assert log.append(PREFIX, record(lsn).body, lsn) == lsn
+
+
+async def until_cancelled() -> None:
+    """Wait for the failure that a test expects, but not for ever."""
+    with trio.fail_after(2):
+        await trio.sleep_forever()

@@ -21,7 +21,7 @@ from storage.recovery import examine
 from storage.segment import SegmentReader, segment_name
 from tests.fakes.directory import CrashingDirectory
 from tests.fakes.run_sync import HeldRunSync
-from tests.storage.logs import NODE_ID, PREFIX, append, open_log, record
+from tests.storage.logs import NODE_ID, PREFIX, append, open_log, record, until_cancelled
 
 
 def batches_on_disk(directory: CrashingDirectory) -> list[int]:
@@ -67,12 +67,12 @@ async def test_nothing_is_acknowledged_before_its_sync_has_returned() -> None:
         held.held = True
         append(log, 3)
         await trio.testing.wait_all_tasks_blocked()
-        assert held.waiting == 1
-        assert (got, log.durable_lsn) == ([], 0)
+        while_in_flight = (held.waiting, list(got), log.durable_lsn)
         held.held = False
         held.release()
         await log.sync()
-        assert got == [0, 1, 2]
+    assert while_in_flight == (1, [], 0)
+    assert got == [0, 1, 2]
 
 
 async def test_what_is_acknowledged_survives_a_power_cut_at_that_moment() -> None:
@@ -251,7 +251,7 @@ async def test_failed_commit_poisons_the_log_and_is_never_retried_or_acknowledge
             append(log, 2)
             with pytest.raises(LogPoisonedError):
                 await log.wait_durable(4)
-            await trio.sleep_forever()
+            await until_cancelled()
     assert isinstance(caught.value.__cause__, OSError)
     assert got == [0, 1]
     assert (directory.counts - counts)["sync"] == (operation == "sync")
@@ -290,7 +290,7 @@ async def test_after_a_failed_sync_the_page_cache_is_not_believed() -> None:
             await log.sync()
             directory.fail("sync", directory.counts["sync"] + 1, errno.EIO)
             append(log, 2)
-            await trio.sleep_forever()
+            await until_cancelled()
     after = directory.restart()
     async with open_log(after, epoch=2) as (log, survivors):
         assert survivors == [record(lsn) for lsn in range(4)]
@@ -306,7 +306,7 @@ async def test_an_error_while_a_spare_is_made_poisons_the_log() -> None:
     directory.fail("allocate", 2, errno.EIO)
     with pytest.raises(LogPoisonedError, match="Input/output"):
         async with open_log(directory):
-            await trio.sleep_forever()
+            await until_cancelled()
 
 
 @pytest.mark.parametrize("operation", ["create", "write", "sync", "rename", "sync_directory"])
@@ -331,7 +331,7 @@ async def test_an_error_in_on_commit_ends_the_log() -> None:
     with pytest.raises(KeyError):
         async with open_log(CrashingDirectory(), on_commit=on_commit) as (log, _):
             append(log)
-            await trio.sleep_forever()
+            await until_cancelled()
 
 
 async def test_a_closed_log_refuses_appends() -> None:
@@ -355,7 +355,7 @@ async def test_a_commit_in_flight_is_finished_and_acknowledged_when_cancelled() 
             scope.cancel()
             held.held = False
             held.release()
-            await trio.sleep_forever()
+            await until_cancelled()
     assert got == [0]
     assert batches_on_disk(directory) == [1, 0]
 

@@ -38,6 +38,14 @@ def test_parents_are_made(tmp_path: Path) -> None:
         assert directory.names() == [LOCK_NAME]
 
 
+def test_parents_that_were_made_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory is an entry of its parent: only a sync of that makes it last."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    RealDirectory(tmp_path / "a" / "b").close()
+    assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+
+
 def test_second_opening_is_refused_and_names_the_holder(real: RealDirectory) -> None:
     with pytest.raises(DirectoryLockedError) as caught:
         RealDirectory(real.path)

@@ -14,7 +14,7 @@ from storage.supply import FULL_RETRY_SECONDS, PAUSE_FACTOR, SegmentSupply
 from storage.syncthread import RunSync
 from tests.fakes.directory import CrashingDirectory
 from tests.fakes.run_sync import HeldRunSync, run_inline
-from tests.storage.logs import NODE_ID
+from tests.storage.logs import NODE_ID, until_cancelled
 
 SMALL = 64 * 1024  # one piece to fill: no pauses
 LARGE = 4 * FILL_BYTES
@@ -155,7 +155,7 @@ async def test_any_other_disk_error_is_raised() -> None:
     directory.fail("sync", 1, errno.EIO)
     with pytest.raises(ExceptionGroup) as caught:
         async with running(make_supply(directory)):
-            await trio.sleep_forever()
+            await until_cancelled()
     assert caught.group_contains(OSError, match="Input/output")
 
 
