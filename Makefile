@@ -21,9 +21,9 @@ run: setup  ## start a server on 127.0.0.1:4000 with its data in .ringlog
 	@exec .venv/bin/ringlog serve $(ARGS)
 
 test: setup-dev  ## the tests, on a private PostgreSQL and on SQLite
-	@$(PY) -m pytest -n $(JOBS) -m "not slow" $(ARGS)
+	@$(PY) -m pytest -n $(JOBS) -m "not slow and not soak" $(ARGS)
 
-test-slow: setup-dev  ## the tests that take more than a few seconds each
+test-slow: setup-dev  ## the tests that take up to a minute each
 	@$(PY) -m pytest -n $(JOBS) -m slow $(ARGS) || [ $$? -eq 5 ]  # 5: there are none
 
 check: fmt-check lint types arch test  ## everything that must pass before a change lands

@@ -371,7 +371,7 @@ def test_any_interleaving_of_work_and_crashes_keeps_the_promise() -> None:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(1800)
 def test_thousands_of_interleavings_keep_the_promise() -> None:
     run_state_machine_as_test(
