@@ -37,7 +37,8 @@ demo: setup-dev  ## real conversations through a server that is killed twice
 crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
 	@$(PY) -m tests.crash $(ARGS)
 
-soak: setup-dev  ## thousands of kill -9 rounds on both archives; hours
+soak: setup-dev  ## thousands of interleavings, then of kill -9 rounds on both archives; hours
+	@$(PY) -m pytest -m soak
 	@$(PY) -m tests.crash --rounds 3000 --archive both $(ARGS)
 
 mutants: setup-dev  ## break each guarantee on purpose and show the test that notices

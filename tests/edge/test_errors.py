@@ -27,7 +27,6 @@ STARTUP_CODES = {
     "archive_conflict",
     "cursor_mismatch",
     "durability_mismatch",
-    "durability_mismatch",
 }
 
 
