@@ -11,7 +11,7 @@ from storage.commitlog import CommitLog, LogOptions, open_commit_log
 from storage.directory import Directory
 from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record
 from storage.record import RecordType, StoredRecord, record_prefix
-from storage.segment import SegmentWriter, reserve_spare
+from storage.segment import SegmentReader, SegmentWriter, is_segment_name, reserve_spare
 from storage.syncthread import RunSync
 from tests.fakes.run_sync import run_inline
 
@@ -95,3 +95,10 @@ async def until_cancelled() -> None:
     """Wait for the failure that a test expects, but not for ever."""
     with trio.fail_after(2):
         await trio.sleep_forever()
+
+
+def batches_on_disk(directory: Directory) -> list[int]:
+    """Return the number of records of every frame of the newest segment."""
+    name = max(filter(is_segment_name, directory.names()))
+    with SegmentReader(directory, name) as reader:
+        return [frame.count for frame in reader.frames()]
