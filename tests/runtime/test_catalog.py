@@ -41,6 +41,36 @@ async def test_creating_one_id_at_once_makes_one_session(open_test_node: OpenNod
         assert created.count(True) == 1
 
 
+async def test_a_session_is_answered_for_only_once_it_is_durable(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+
+        def is_durable() -> bool:
+            return node.is_durable(node.active[W, "s1"].info_lsn_end)
+
+        async def create() -> None:
+            await node.catalog.create(W, "s1", user_id="alice")
+            assert is_durable()
+
+        async def change() -> None:
+            await node.catalog.change(W, "s1", metadata=b'{"n":1}')
+            assert is_durable()
+
+        async def come_second() -> None:
+            with pytest.raises(ConflictError):
+                await node.catalog.change(W, "s1", expected_version=1)
+            assert is_durable()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create)
+            nursery.start_soon(create)
+        await change()
+        node.catalog._log_change(node.active[W, "s1"], node.active[W, "s1"].info)
+        assert not is_durable()
+        await come_second()
+        await node.catalog.delete(W, "s1")
+        assert is_durable()
+
+
 async def test_a_session_without_an_id_is_given_one(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         info, created = await node.catalog.create(W, None, user_id="alice")

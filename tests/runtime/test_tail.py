@@ -6,7 +6,16 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import Node, SessionDeletedError, SessionError, SessionServer, Tail, follow
+from runtime import (
+    Node,
+    SessionDeletedError,
+    SessionError,
+    SessionServer,
+    Tail,
+    follow,
+    read_after,
+)
+from storage import FlushOptions
 from tests.runtime.conftest import OpenNode
 from tests.runtime.test_node import W, flush, make, send
 
@@ -117,6 +126,26 @@ async def test_a_tail_does_not_go_live_before_its_cursor_has_caught_up(
         sink.give(50)
         await settle(node, sink, 6)
         assert sink.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further(
+    open_test_node: OpenNode,
+) -> None:
+    options = FlushOptions(rows_max=1_500, interval_ms=60_000)
+    async with open_test_node(flush=options) as node:
+        server = await make(node)
+        for _ in range(6):
+            await append(server, 480)
+        with trio.fail_after(5):
+            await node.flusher.wait_flushed(1_500)
+        # The first of the records was the session's own.
+        assert server.first_unflushed_seq == 1_500
+        page = await read_after(server, 0, 5_000)
+        assert [json.loads(body)["seq"] for body in page.bodies] == list(range(1, 2_881))
+        sink = SlowSink(5_000)
+        Tail(server, sink, 0).start()
+        await settle(node, sink, 2_880)
+        assert sink.seqs == list(range(1, 2_881))
 
 
 async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None:

@@ -1,0 +1,120 @@
+"""What breaks the way into the archive: the cursor, the fence, the rows, what is freed when."""
+
+from tests.mutants.mutant import mutant
+
+FLUSHER = "tests/storage/test_flusher.py::"
+ARCHIVE = "tests/storage/test_archive.py::"
+ROWS = "tests/storage/test_rows.py::"
+NODE = "tests/runtime/test_node.py::"
+
+ARCHIVE_MUTANTS = (
+    mutant(
+        "the cursor moves in a transaction of its own",
+        "storage/archive.py",
+        "            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))\n",
+        "            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))\n"
+        "        with self._transaction() as connection:\n",
+        ARCHIVE + "TestFlush::test_another_row_under_the_same_key_stops_the_flush",
+    ),
+    mutant(
+        "the cursor is not compared",
+        "storage/ownership.py",
+        "        .where(cursor.node_id == node_id, cursor.lsn == from_lsn)\n",
+        "        .where(cursor.node_id == node_id)\n",
+        ARCHIVE + "TestFlush::test_a_flush_from_another_cursor_is_refused_and_adds_nothing",
+    ),
+    mutant(
+        "the epoch is not checked",
+        "storage/archive.py",
+        "            ownership.check_epoch(connection, node_id, epoch)\n",
+        "",
+        ARCHIVE + "TestFlush::test_a_flush_under_an_old_epoch_is_fenced_and_adds_nothing",
+    ),
+    mutant(
+        "the epoch is read without a lock",
+        "storage/ownership.py",
+        "held.with_for_update(read=True)",
+        "held",
+        "tests/storage/test_postgres.py::test_a_new_epoch_waits_for_whoever_holds_the_old_one",
+    ),
+    mutant(
+        "an epoch is handed out again after the archive was restored",
+        "runtime/node.py",
+        "node_id.hex, node.durability, log_epoch",
+        "node_id.hex, node.durability, 0 * log_epoch",
+        NODE
+        + "test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_above_all_of_the_log",
+    ),
+    mutant(
+        "another row under the same key is passed over",
+        "storage/sqlite.py",
+        "        if other is not None:",
+        "        if other == -1:",
+        ROWS + "test_any_difference_from_the_standing_row_is_a_conflict",
+        ARCHIVE + "TestFlush::test_another_row_under_the_same_key_stops_the_flush",
+    ),
+    mutant(
+        "dead letters are not replayed",
+        "storage/history.py",
+        "        WHERE table_name = 'messages' AND workspace = :workspace",
+        "        WHERE table_name = 'none' AND workspace = :workspace",
+        ROWS + "test_refused_rows_are_set_aside_and_replayed_in_their_place",
+        ROWS + "test_any_mixture_of_refused_and_standing_rows_replays_whole",
+    ),
+    mutant(
+        "the archive's read cursors move back",
+        "storage/rows.py",
+        "    WHERE excluded.seq > read_cursors.seq\n",
+        "    WHERE true\n",
+        ARCHIVE + "test_a_read_cursor_only_moves_up",
+    ),
+    mutant(
+        "an older state of a session replaces a newer one",
+        "storage/rows.py",
+        "    WHERE excluded.version > sessions.version\n",
+        "    WHERE true\n",
+        ARCHIVE + "test_the_highest_version_of_a_session_wins_in_whatever_order",
+    ),
+    mutant(
+        "SQLite does not sync its commits",
+        "storage/sqlite.py",
+        'connection.execute("PRAGMA synchronous = FULL")',
+        'connection.execute("PRAGMA synchronous = NORMAL")',
+        "tests/storage/test_sqlite.py::test_every_connection_commits_durably",
+    ),
+    mutant(
+        "records are freed before the archive has committed",
+        "storage/flusher.py",
+        """        attempts = 0
+        while True:
+            try:""",
+        """        attempts = 0
+        self._on_flushed(batch, self.cursor + len(batch))
+        while True:
+            try:""",
+        FLUSHER + "test_nothing_is_freed_before_the_archive_has_committed",
+        FLUSHER + "test_a_failed_flush_frees_nothing_and_is_repeated",
+    ),
+    mutant(
+        "a flush that failed counts as done",
+        "storage/flusher.py",
+        "                await trio.sleep(self._backoff_seconds(attempts))\n",
+        "                break\n",
+        FLUSHER + "test_a_failed_flush_frees_nothing_and_is_repeated",
+        FLUSHER + "test_an_outage_is_outlasted_with_bounded_backoff",
+    ),
+    mutant(
+        "a flush in doubt takes more records when it is repeated",
+        "storage/flusher.py",
+        "                attempts += 1\n",
+        "                attempts += 1\n                batch = self._take()\n",
+        FLUSHER + "test_a_batch_in_doubt_is_repeated_as_it_was",
+    ),
+    mutant(
+        "a cursor that went back is believed",
+        "storage/flusher.py",
+        "            await self._run_sync(partial(self._flush_again, mismatch))\n            return False",
+        "            return True",
+        FLUSHER + "test_what_a_restored_archive_lost_is_flushed_again_from_the_log",
+    ),
+)
