@@ -36,6 +36,9 @@ JWT_ALGORITHM = "HS256"
 JWT_ISSUER = "ringlog"
 SIGNING_KEY_NAME = "user_tokens"
 
+EXPIRY_MAX = 1e11
+"""Seconds since 1970, in the year 5138: what is beyond is no time."""
+
 SCOPES = frozenset({"read", "write", "tokens", "admin"})
 """`read` and `write` sessions and messages, mint user `tokens`, `admin`ister nodes and keys."""
 
@@ -239,7 +242,11 @@ def _user_principal(claims: dict[str, Any]) -> Principal:
     """
     user_id, workspace, expires_at = claims["sub"], claims["ws"], claims["exp"]
     sessions = claims.get("sessions")
-    if not isinstance(expires_at, int | float) or not isinstance(sessions, list | None):
+    if (
+        not isinstance(expires_at, int | float)
+        or not 0 <= expires_at < EXPIRY_MAX  # JSON libraries write NaN, too, and huge integers
+        or not isinstance(sessions, list | None)
+    ):
         raise EdgeError("unauthorized", "the token has claims of the wrong type")
     names = [user_id, workspace, *(sessions or ())]
     if not all(isinstance(name, str) and is_identifier(name) for name in names):

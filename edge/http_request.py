@@ -6,6 +6,7 @@ by name, like an unknown field: a misspelt `after_seq` must not silently mean "f
 
 import re
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 from quart import Response, request
@@ -13,6 +14,7 @@ from quart import Response, request
 from edge.access import check_sees, check_token_names
 from edge.auth import Principal, Scope
 from edge.errors import EdgeError
+from edge.printable import REDACTED, redact_credentials
 from edge.protocol import check_name, refuse_json
 from edge.services import Services
 from runtime import SessionServer
@@ -21,7 +23,6 @@ T = TypeVar("T")
 
 _INTEGER = re.compile(r"[0-9]{1,16}")
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
-_REDACTED = re.compile(r"(^|&)(access_token=)[^&]*", re.IGNORECASE)
 _JSON = "application/json"
 
 
@@ -121,5 +122,15 @@ def encode(value: Any) -> bytes:
 
 
 def redact_query(query: str) -> str:
-    """Return a query string that may be logged."""
-    return _REDACTED.sub(r"\1\2[redacted]", query)
+    """Return a query string that may be logged: without tokens, however they or their name are escaped."""
+    return "&".join(map(_redact_parameter, query.split("&")))
+
+
+def _redact_parameter(text: str) -> str:
+    name, _, value = text.partition("=")
+    if unquote_plus(name).lower() == "access_token":
+        return f"{name}={REDACTED}"
+    plain = unquote_plus(text)
+    return (
+        text if redact_credentials(plain) == plain else f"{name}={REDACTED}" if value else REDACTED
+    )

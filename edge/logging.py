@@ -1,8 +1,9 @@
 r"""What the process says while it runs: structlog, for a person on a terminal, as JSON otherwise.
 
 One event is one line on stderr, written at once: stdout belongs to data. Nothing a client sent can break a
-line or drive a terminal: control characters are escaped as \u001b. Everything is synchronous; structlog's
-`a…` methods need asyncio. Log lines of libraries (Hypercorn, Quart, SQLAlchemy) take the same way out.
+line or drive a terminal: control characters are escaped as \u001b. Nor does a credential get in, wherever a
+client has put it. Everything is synchronous; structlog's `a…` methods need asyncio. Log lines of libraries
+(Hypercorn, Quart, SQLAlchemy) take the same way out.
 """
 
 import json
@@ -13,7 +14,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from edge.printable import escape
+from edge.printable import escape, redact_credentials
 
 # Longer values are cut in the pretty form only; a JSON line keeps all.
 PRETTY_VALUE_CHARACTERS_MAX = 400
@@ -47,7 +48,7 @@ def _json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str
     line = {"at": event.pop("timestamp"), "level": event.pop("level"), "event": event.pop("event")}
     # The standard library's encoder, because it escapes all that is not ASCII (but for DEL), even lone
     # surrogates, on which orjson raises: a log line must never be what fails.
-    return escape(json.dumps(line | dict(event), default=str))
+    return redact_credentials(escape(json.dumps(line | dict(event), default=str)))
 
 
 def _pretty(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
@@ -56,7 +57,7 @@ def _pretty(_logger: object, _method: str, event: MutableMapping[str, Any]) -> s
     pairs = " ".join(f"{escape(key)}={_brief(value)}" for key, value in event.items())
     lines = [f"{at} {level:<7} {escape(str(name))}  {pairs}".rstrip()]
     lines += [f"  {escape(line)}" for line in trace.splitlines()]
-    return "\n".join(lines)
+    return redact_credentials("\n".join(lines))
 
 
 def _brief(value: object) -> str:
