@@ -48,8 +48,6 @@ from edge.values import Address
 from runtime import Node, NodeOptions, open_node
 from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
 
-# An archive that does not answer must be reported while somebody still looks at the terminal.
-ARCHIVE_OPEN_SECONDS = 4.0
 # How soon a key that was created or revoked counts in a running server.
 KEYS_REFRESH_SECONDS = 2.0
 # From the moment the node gives up to the end of the process.

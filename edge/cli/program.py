@@ -51,7 +51,7 @@ def build() -> typer.Typer:
 def run() -> None:
     """Run the command that the arguments name, and exit with its code."""
     try:
-        build()()
+        build()(prog_name="ringlog")
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
     except BrokenPipeError:

@@ -9,7 +9,7 @@ from edge.config import Config
 
 @takes(Config)
 def serve(*, config: Config) -> None:
-    """Start a server and run it until it is told to stop (Ctrl-C, SIGTERM).
+    """Start a server; it runs until it is told to stop (Ctrl-C, SIGTERM).
 
     \b
       ringlog serve
