@@ -9,7 +9,7 @@ import trio
 
 from storage.commitlog import CommitLog, LogOptions, open_commit_log
 from storage.directory import Directory
-from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record
+from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record, seal_frame
 from storage.record import RecordType, StoredRecord, record_prefix
 from storage.segment import SegmentReader, SegmentWriter, is_segment_name, reserve_spare
 from storage.syncthread import RunSync
@@ -59,6 +59,34 @@ def write_segment(
     writer.publish(directory)
     writer.close()
     return WrittenSegment(writer.name, tuple(ends), writer.chain_crc)
+
+
+def add_frame(
+    directory: Directory,
+    written: WrittenSegment,
+    payload: bytes,
+    *,
+    count: int,
+    first_lsn: int,
+    prev_crc: int | None = None,
+    durable_upto: int | None = None,
+) -> None:
+    """Write one more frame at the end of a segment: valid by its checksum, whatever it says."""
+    with SegmentReader(directory, written.name) as reader:
+        salt = reader.header.salt
+    frame = bytearray(FRAME_HEADER_BYTES) + payload
+    seal_frame(
+        frame,
+        salt=salt,
+        offset=written.frame_ends[-1],
+        count=count,
+        first_lsn=first_lsn,
+        durable_upto=first_lsn if durable_upto is None else durable_upto,
+        prev_crc=written.chain_crc if prev_crc is None else prev_crc,
+    )
+    file = directory.open(written.name, writable=True)
+    file.write_at(written.frame_ends[-1], frame)
+    file.close()
 
 
 def open_log(

@@ -35,6 +35,22 @@ async def test_a_log_goes_on_through_many_segments() -> None:
         assert log.next_lsn == 5000
 
 
+async def test_a_log_that_rests_between_segments_is_whole(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Trailing frames stand in the middle of it, and at the ends of segments."""
+    directory = CrashingDirectory()
+    options = LogOptions(segment_bytes=16 * 1024, batch_bytes_max=2048)
+    async with open_log(directory, options=options) as (log, _):
+        for _ in range(100):
+            append(log, 50)
+            await trio.sleep(2.5)
+        assert log.statistics().segments > 8
+        assert list(log.read(0, 5000)) == [record(lsn) for lsn in range(5000)]
+    async with open_log(directory, epoch=2) as (_, survivors):
+        assert survivors == [record(lsn) for lsn in range(5000)]
+
+
 async def test_a_new_segment_is_durable_before_its_first_record() -> None:
     """A segment whose name is lost takes its acknowledged records along."""
     directory = CrashingDirectory()

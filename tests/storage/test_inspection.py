@@ -15,7 +15,15 @@ from storage.record import StoredRecord
 from storage.recovery import examine, recover
 from storage.segment import segment_name
 from tests.fakes.directory import CrashingDirectory, PowerCutError
-from tests.storage.logs import NODE_ID, WrittenSegment, append, open_log, record, write_segment
+from tests.storage.logs import (
+    NODE_ID,
+    WrittenSegment,
+    add_frame,
+    append,
+    open_log,
+    record,
+    write_segment,
+)
 
 
 def two_segments(directory: CrashingDirectory) -> tuple[WrittenSegment, WrittenSegment]:
@@ -73,6 +81,26 @@ def test_dump_of_a_file_without_a_header_says_so() -> None:
     assert second.name in directory.names()
 
 
+def test_dump_passes_over_segments_and_frames_below_the_wanted_lsn() -> None:
+    directory = CrashingDirectory()
+    two_segments(directory)
+    assert [each.lsn for each in dumped(directory, 6)] == [6, 7, 8, 9]
+    assert len(list(dump(directory, 6))) == 2
+
+
+def test_dump_shows_a_torn_end_and_a_frame_of_nonsense_as_damage() -> None:
+    directory = CrashingDirectory()
+    _, second = two_segments(directory)
+    add_frame(directory, second, b"nonsense", count=1, first_lsn=10)
+    assert damage_of(directory) == [
+        Damage(second.name, second.frame_ends[1], "a record overruns its frame")
+    ]
+    directory.damage(second.name, second.frame_ends[1] + 8)
+    assert damage_of(directory) == [
+        Damage(second.name, second.frame_ends[1], "44 bytes of no frame")
+    ]
+
+
 # Verify
 
 
@@ -125,6 +153,19 @@ def test_verify_reports_all_damage_with_its_place() -> None:
     ]
     assert report.lsn_end == 2
     assert report.segments[1] == SegmentReport(second.name, 1, 5, 5, 10, 64 * 1024)
+
+
+def test_verify_counts_no_frame_that_continues_nothing() -> None:
+    directory = CrashingDirectory()
+    written = write_segment(directory, [2, 3])
+    add_frame(directory, written, b"", count=9, first_lsn=5, prev_crc=1)
+    report = verify(directory)
+    assert [each.position for each in report.damage] == [written.frame_ends[1]]
+    assert report.segments[0].lsn_seen == 5
+    directory.damage(written.name, 4096 + 40)
+    report = verify(directory)
+    assert [each.position for each in report.damage] == [4096]
+    assert (report.lsn_end, report.segments[0].lsn_seen) == (0, 5)
 
 
 def test_verify_finds_a_missing_segment() -> None:

@@ -17,7 +17,7 @@ from storage.record import StoredRecord
 from storage.recovery import TORN_SUFFIX, Recovery, examine, recover
 from storage.segment import SegmentReader, is_segment_name, segment_name
 from tests.fakes.directory import SECTOR_BYTES, CrashingDirectory, PowerCutError
-from tests.storage.logs import NODE_ID, WrittenSegment, record, write_segment
+from tests.storage.logs import NODE_ID, WrittenSegment, add_frame, record, write_segment
 
 
 def run(directory: CrashingDirectory, *, epoch: int = 9, cursor: int = 0) -> Recovery:
@@ -211,6 +211,15 @@ def test_damage_longer_than_one_write_is_corruption() -> None:
     content[begin + FRAME_BYTES_MAX] = 1
     with pytest.raises(CorruptLogError, match="more than one write"):
         run(directory)
+
+
+def test_valid_frame_that_no_writer_makes_is_corruption() -> None:
+    directory = CrashingDirectory()
+    written = three_batches(directory)
+    add_frame(directory, written, b"not a record", count=1, first_lsn=10)
+    with pytest.raises(CorruptLogError, match="overruns its frame") as caught:
+        run(directory)
+    assert caught.value.position == written.frame_ends[2]
 
 
 def test_torn_end_below_the_cursor_is_corruption() -> None:

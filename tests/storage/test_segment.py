@@ -9,7 +9,6 @@ from storage.frame import (
     SEGMENT_HEADER_BYTES,
     SegmentHeader,
     append_record,
-    seal_frame,
 )
 from storage.segment import (
     FILL_BYTES,
@@ -22,7 +21,7 @@ from storage.segment import (
     segment_name,
 )
 from tests.fakes.directory import CrashingDirectory, PowerCutError
-from tests.storage.logs import NODE_ID, record, write_segment
+from tests.storage.logs import NODE_ID, add_frame, record, write_segment
 
 
 def read_counts(directory: CrashingDirectory, name: str) -> list[int]:
@@ -167,30 +166,22 @@ def test_a_valid_frame_after_damage_is_found_across_pieces(shift: int) -> None:
         assert reader.next_valid_frame(reader.damage_end()) == begins
 
 
-def test_a_frame_that_does_not_continue_the_one_before_is_corruption() -> None:
+@pytest.mark.parametrize("wrong", ["LSN", "chain", "durable"])
+def test_a_frame_that_does_not_continue_the_one_before_is_corruption(wrong: str) -> None:
     directory = CrashingDirectory()
     written = write_segment(directory, [1])
-    for first_lsn, prev_crc, durable_upto in (
-        (2, written.chain_crc, 1),
-        (1, written.chain_crc ^ 1, 1),
-        (1, written.chain_crc, 2),
-    ):
-        with SegmentReader(directory, written.name) as reader:
-            salt = reader.header.salt
-        frame = bytearray(FRAME_HEADER_BYTES)
-        seal_frame(
-            frame,
-            salt=salt,
-            offset=written.frame_ends[0],
-            count=0,
-            first_lsn=first_lsn,
-            durable_upto=durable_upto,
-            prev_crc=prev_crc,
-        )
-        directory.open(written.name).write_at(written.frame_ends[0], frame)
-        with pytest.raises(CorruptLogError) as caught:
-            read_counts(directory, written.name)
-        assert caught.value.position == written.frame_ends[0]
+    add_frame(
+        directory,
+        written,
+        b"",
+        count=0,
+        first_lsn=2 if wrong == "LSN" else 1,
+        prev_crc=written.chain_crc ^ (wrong == "chain"),
+        durable_upto=2 if wrong == "durable" else 1,
+    )
+    with pytest.raises(CorruptLogError) as caught:
+        read_counts(directory, written.name)
+    assert caught.value.position == written.frame_ends[0]
 
 
 def test_a_damaged_header_is_refused_with_its_place() -> None:
