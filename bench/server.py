@@ -53,6 +53,8 @@ class ServerOptions:
     archive: str
     settings: Mapping[str, str] = field(default_factory=dict)
     """More options, by the name of the flag without its dashes."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """More of its environment; directories in `PYTHONPATH` come before this checkout."""
 
 
 def sqlite_url(directory: Path) -> str:
@@ -91,7 +93,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=_environment(),
+            env=_environment(self._options.environment),
             cwd=self._options.directory,
         )
 
@@ -127,6 +129,20 @@ class Server:
         await process.wait()
         if ended is not None:
             raise self._error(f"the server exited with {ended} before it was killed")
+
+    async def wait_ended(self, seconds: float) -> int:
+        """Wait for a process that ends by itself, and return its exit code.
+
+        Raises:
+            ServerError: It did not end in time.
+        """
+        assert self._process is not None
+        process, self._process = self._process, None
+        with trio.move_on_after(seconds):
+            return await process.wait()
+        process.kill()
+        await process.wait()
+        raise self._error(f"the server did not end by itself within {seconds} s")
 
     async def stop(self) -> None:
         """End the process gracefully: SIGTERM, and it must exit with 0.
@@ -221,7 +237,7 @@ def _find_reason(group: BaseExceptionGroup[BaseException]) -> BaseException | No
     return None
 
 
-def _environment() -> dict[str, str]:
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return what a server inherits.
 
     It is the server of this checkout, whichever is installed, and it has the options that were given
@@ -230,9 +246,10 @@ def _environment() -> dict[str, str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("RINGLOG_") and name != "PYTHONDONTWRITEBYTECODE"
+        if not name.startswith("RINGLOG_") and name not in {"PYTHONDONTWRITEBYTECODE", "PYTHONPATH"}
     }
-    return inherited | {"PYTHONPATH": str(_REPOSITORY)}
+    path = [more["PYTHONPATH"]] if "PYTHONPATH" in more else []
+    return inherited | dict(more) | {"PYTHONPATH": os.pathsep.join([*path, str(_REPOSITORY)])}
 
 
 def _free_port() -> int:

@@ -9,12 +9,14 @@ Afterwards the server runs until every message has its ack and every reader is a
 checker compares each session's history with a replay over WebSocket, and, once the server has
 stopped in good order, with the archive.
 
+What else may happen to a server than being killed can be given to the same run: see `Disturb`.
+
 The seed chooses the content and the instants. It does not choose how the kernel schedules, so a
 failure's seed makes it likely again and not certain.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,6 +71,9 @@ class CrashOptions:
     readers: int = 2
     shared: int = 4
     window: int = 8
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Options of the server, over `SETTINGS`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,17 +96,25 @@ class CrashResult:
 
 
 async def run_crash(
-    options: CrashOptions, progress: Callable[[str], None] = lambda line: None
+    options: CrashOptions,
+    progress: Callable[[str], None] = lambda line: None,
+    disturb: "Disturb | None" = None,
 ) -> CrashResult:
-    """Run all rounds and judge.
+    """Run all rounds, or what `disturb` does instead of them, and judge.
 
     Raises:
         ServerError: The server ended by itself, did not start, or did not stop in good order.
     """
-    run = _Run(options, progress)
-    async with open_server(ServerOptions(options.directory, options.archive, SETTINGS)) as server:
+    run = Load(options, progress)
+    server_options = ServerOptions(
+        options.directory,
+        options.archive,
+        SETTINGS | dict(options.settings),
+        options.environment,
+    )
+    async with open_server(server_options) as server:
         try:
-            await run.suffer(server)
+            await run.suffer(server, disturb or run.kill_and_restart)
         except Exception as error:
             error.add_note("\n".join(run.result.findings.examples))
             raise
@@ -111,8 +124,8 @@ async def run_crash(
     return run.result
 
 
-class _Run:
-    """The state of one run."""
+class Load:
+    """The clients of one run, what they were told, and what was found."""
 
     def __init__(self, options: CrashOptions, progress: Callable[[str], None]) -> None:
         self.result = CrashResult()
@@ -126,8 +139,18 @@ class _Run:
         self._writers: list[Client] = []
         self._readers: list[Client] = []
 
-    async def suffer(self, server: Server) -> None:
-        """Kill and start the server under load; return when it is up and everything is answered."""
+    @property
+    def acknowledged(self) -> int:
+        """How many messages have been acknowledged so far."""
+        return sum(history.acknowledged_count for history in self._histories.values())
+
+    @property
+    def shown(self) -> int:
+        """How many messages the readers have been shown so far."""
+        return sum(tail.cursor for reader in self._readers for tail in reader.followed.values())
+
+    async def suffer(self, server: Server, disturb: "Disturb") -> None:
+        """Disturb the server under load; return when it is up and everything is answered."""
         self._writers = [self._writer(server.url, n) for n in range(self._options.writers)]
         self._readers = [self._reader(server.url, n) for n in range(self._options.readers)]
         async with server.watched(), trio.open_nursery() as readers:
@@ -136,7 +159,7 @@ class _Run:
             async with trio.open_nursery() as writers:
                 for writer in self._writers:
                     writers.start_soon(writer.run)
-                await self._kill_and_restart(server)
+                await disturb(server, self)
                 self._stopping = True
                 writers.cancel_scope.deadline = trio.current_time() + SETTLE_SECONDS_MAX
             if writers.cancel_scope.cancelled_caught:
@@ -176,7 +199,8 @@ class _Run:
             jitter=random.Random(self._rng.random()),
         )
 
-    async def _kill_and_restart(self, server: Server) -> None:
+    async def kill_and_restart(self, server: Server, _: "Load") -> None:
+        """Kill the server as often as the options say, and leave it running."""
         for number in range(1, self._options.rounds + 1):
             await server.spawn()
             if self._rng.random() < STARTUP_KILL_SHARE:
@@ -188,9 +212,8 @@ class _Run:
             await server.kill()
             self.result.kills += 1
             if number % 10 == 0:
-                acked = sum(history.acknowledged_count for history in self._histories.values())
                 self._progress(
-                    f"{number} of {self._options.rounds} kills, {acked:,} acknowledged,"
+                    f"{number} of {self._options.rounds} kills, {self.acknowledged:,} acknowledged,"
                     f" {len(self._histories):,} sessions"
                 )
         await server.start()
@@ -220,7 +243,7 @@ class _Run:
         partial = _by_session([tail for writer in self._writers for tail in writer.left])
         whole = _by_session([t for reader in self._readers for t in reader.followed.values()])
         for session, history in self._histories.items():
-            replay = await _replay(user_url(server.url, "owner"), session)
+            replay = await replay_session(user_url(server.url, "owner"), session)
             history.check(replay)
             for tail in partial.get(session, ()):
                 tail.check(replay, complete=False)
@@ -241,6 +264,10 @@ class _Run:
                 self._histories[session].check(())
 
 
+Disturb = Callable[[Server, Load], Awaitable[None]]
+"""Starts the server, does to it what it must bear under load, and leaves it running."""
+
+
 def _by_session(tails: list[TailHistory]) -> dict[str, list[TailHistory]]:
     grouped: dict[str, list[TailHistory]] = {}
     for tail in tails:
@@ -248,7 +275,7 @@ def _by_session(tails: list[TailHistory]) -> dict[str, list[TailHistory]]:
     return grouped
 
 
-async def _replay(url: str, session: str) -> list[Replayed]:
+async def replay_session(url: str, session: str) -> list[Replayed]:
     """Return what a replay shows; one that stops half-way is for the checker to judge."""
     messages: list[Replayed] = []
     head_seq: int | None = None
