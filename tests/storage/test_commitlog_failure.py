@@ -107,6 +107,16 @@ async def test_an_error_while_opening_is_named(operation: str) -> None:
             pytest.fail("it opened")
 
 
+async def test_an_error_while_closing_is_named() -> None:
+    directory = CrashingDirectory()
+    with pytest.raises(LogPoisonedError, match="Input/output"):
+        async with open_log(directory) as (log, _):
+            await trio.testing.wait_all_tasks_blocked()
+            append(log)
+            await log.sync()
+            directory.fail("sync", directory.counts["sync"] + 1, errno.EIO)  # the trailing frame
+
+
 async def test_an_error_of_the_caller_is_raised_as_it_is() -> None:
     with pytest.raises(KeyError):
         async with open_log(CrashingDirectory()):

@@ -311,6 +311,13 @@ def test_later_epoch_voids_the_end_of_earlier_ones() -> None:
     assert findings.next_lsn == 9
 
 
+def test_later_epoch_may_begin_where_a_frame_of_an_earlier_one_does() -> None:
+    directory = CrashingDirectory()
+    write_segment(directory, [5, 5], epoch=1)
+    write_segment(directory, [1], epoch=2, base_lsn=5)
+    assert lsns(run(directory).survivors) == list(range(6))
+
+
 def test_later_epoch_that_begins_lower_voids_whole_segments() -> None:
     directory = CrashingDirectory()
     first = write_segment(directory, [5], epoch=1)
