@@ -34,13 +34,13 @@ def encoded(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
 
 
-def test_bad_credentials_are_refused_everywhere(guarded: Guarded) -> None:
-    session = guarded.new_session()
+def bad_credentials(guarded: Guarded) -> dict[str, str]:
+    """Return everything that must not get in, by what is wrong with it."""
     good = guarded.mint("alice")
     header, payload, signature = good.split(".")
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
     past = int(time.time()) - 1
-    bad = {
+    return {
         "expired": guarded.forge(exp=past),
         "long expired": guarded.forge(exp=0),
         "header tampered": tampered(good, 0),
@@ -78,7 +78,11 @@ def test_bad_credentials_are_refused_everywhere(guarded: Guarded) -> None:
         "an empty credential": "",
         "too long": "x" * 9_000,
     }  # fmt: skip
-    for name, credential in bad.items():
+
+
+def test_bad_credentials_are_refused_everywhere(guarded: Guarded) -> None:
+    session = guarded.new_session()
+    for name, credential in bad_credentials(guarded).items():
         for method, path, body in (
             ("GET", f"/v1/sessions/{session}", None),
             ("POST", f"/v1/sessions/{session}/messages", {"content": 1}),
@@ -99,6 +103,7 @@ def test_bad_credentials_are_refused_everywhere(guarded: Guarded) -> None:
                 "", [f"Sec-WebSocket-Protocol: ringlog.v1, bearer.{credential or 'x'}"]
             )
             assert head.startswith((b"HTTP/1.1 401", b"HTTP/1.1 431")), (name, head)
+    good = guarded.mint("alice")
     assert guarded.ask("GET", f"/v1/sessions/{session}", None, good)[0] == 200
 
 
