@@ -48,6 +48,9 @@ ARCHIVE_READERS_MAX = 4
 ARCHIVE_WAIT_SECONDS = 5.0
 """How long a listing waits for the flusher before it says that the archive is away."""
 
+READY_BYTES_MIN = 8 * 1024
+"""A node that has less room for unflushed records refuses all but small ones: it is not ready."""
+
 DEDUPLICATION_LOADED = 1_000
 SWEEP_PIECE = 1_000
 """Sessions looked at between two checkpoints of the idle sweep."""
@@ -270,7 +273,7 @@ class Node:
             reasons.append("log_poisoned")
         if log.full:
             reasons.append("storage_full")
-        if self.unflushed_bytes >= self.options.unflushed_bytes_max:
+        if self.unflushed_bytes + READY_BYTES_MIN > self._unflushed_bytes_max:
             reasons.append("backpressure")
         return reasons
 

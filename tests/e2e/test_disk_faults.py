@@ -1,9 +1,6 @@
 """A server whose disk fails, under real clients: all they were told stays true."""
 
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,16 +8,12 @@ import trio
 
 from bench.channel import user_url
 from bench.server import Server, sqlite_url
-from tests.crash.rounds import CrashOptions, CrashResult, Disturb, Load, replay_session, run_crash
+from tests.crash.rounds import CrashResult, Disturb, Load, replay_session
 from tests.e2e.faults import Faults
+from tests.e2e.under_load import SESSION, more, readiness, run_under_load, until_readiness
 from tests.edge.server_process import server_process
 
 pytestmark = pytest.mark.timeout(120)
-
-WAIT_SECONDS_MAX = 20.0
-
-SESSION = "crash-1-shared-0"
-"""One that several clients write to."""
 
 RECOVERY_OPERATIONS = 12
 """After the lock: from removing the old spare to making the new one."""
@@ -31,54 +24,10 @@ def faults(tmp_path: Path) -> Faults:
     return Faults(tmp_path / "faults")
 
 
-async def run(tmp_path: Path, faults: Faults, disturb: Disturb, **settings: str) -> CrashResult:
-    """Run clients against a server while `disturb` does its worst; nothing may be wrong."""
-    options = CrashOptions(
-        0,
-        seed=1,
-        directory=tmp_path,
-        archive=sqlite_url(tmp_path),
-        writers=4,
-        readers=1,
-        shared=2,
-        settings={name.replace("_", "-"): value for name, value in settings.items()},
-        environment=faults.environment,
+async def run(tmp_path: Path, faults: Faults, disturb: Disturb) -> CrashResult:
+    return await run_under_load(
+        tmp_path, sqlite_url(tmp_path), disturb, environment=faults.environment
     )
-    result = await run_crash(options, disturb=disturb)
-    assert result.findings.ok, result.findings.examples
-    assert 100 < result.acknowledged <= result.replayed == result.archived
-    return result
-
-
-async def until(condition: Callable[[], bool]) -> float:
-    """Wait for what clients see happen; return how many seconds that took."""
-    began = trio.current_time()
-    with trio.fail_after(WAIT_SECONDS_MAX):
-        while not condition():
-            await trio.sleep(0.01)
-    return trio.current_time() - began
-
-
-async def more(load: Load, messages: int = 50) -> float:
-    """Wait until so many more messages are acknowledged; return how long that took."""
-    enough = load.acknowledged + messages
-    return await until(lambda: load.acknowledged >= enough)
-
-
-async def readiness(server: Server) -> str:
-    """Return what /readyz says."""
-
-    def ask() -> str:
-        url = server.url.replace("ws:", "http:").replace("/v1/ws", "/readyz")
-        try:
-            with urllib.request.urlopen(url, timeout=5) as response:
-                text: bytes = response.read()
-        except urllib.error.HTTPError as refusal:
-            text = refusal.read()
-            refusal.close()
-        return text.decode()
-
-    return await trio.to_thread.run_sync(ask)
 
 
 async def test_a_failed_sync_ends_the_server_and_nothing_it_said_is_lost(
@@ -107,8 +56,7 @@ async def test_a_full_disk_refuses_and_resumes_by_itself_while_readers_go_on(
         await server.start()
         await more(load)
         with faults.during("full"):
-            while "storage_full" not in await readiness(server):
-                await trio.sleep(0.05)
+            await until_readiness(server, "storage_full")
             # What is reserved is used up, and then nothing is acknowledged any more.
             stuck = -1
             while stuck < load.acknowledged:

@@ -237,9 +237,11 @@ async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node:
         with suppress(BackpressureError):
             replies.extend(send(server, None, b"%d" % n) for n in range(100))
         assert 5 < len(replies) < 20
+        assert node.not_ready() == ["backpressure"]
         for reply in replies:
             await reply.wait_ack()
         await flush(node)
+        assert node.not_ready() == []
         await send(server, None).wait_ack()
         assert len(await replay(node)) == len(replies) + 1
 

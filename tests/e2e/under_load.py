@@ -1,0 +1,80 @@
+"""A server that is disturbed while clients write to it and read from it; they judge it afterwards."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import trio
+
+from bench.server import Server
+from tests.crash.rounds import CrashOptions, CrashResult, Disturb, Load, run_crash
+
+WAIT_SECONDS_MAX = 20.0
+
+SESSION = "crash-1-shared-0"
+"""One that several clients write to, and one follows."""
+
+
+async def run_under_load(
+    directory: Path,
+    archive: str,
+    disturb: Disturb,
+    *,
+    settings: Mapping[str, str] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> CrashResult:
+    """Run clients against a server while `disturb` does its worst; nothing may be wrong."""
+    options = CrashOptions(
+        rounds=0,
+        seed=1,
+        directory=directory,
+        archive=archive,
+        writers=4,
+        readers=1,
+        shared=2,
+        settings=settings or {},
+        environment=environment or {},
+    )
+    result = await run_crash(options, disturb=disturb)
+    assert result.findings.ok, result.findings.examples
+    assert 100 < result.acknowledged <= result.replayed == result.archived
+    return result
+
+
+async def until(condition: Callable[[], bool]) -> float:
+    """Wait for what clients see happen; return how many seconds that took."""
+    began = trio.current_time()
+    with trio.fail_after(WAIT_SECONDS_MAX):
+        while not condition():
+            await trio.sleep(0.01)
+    return trio.current_time() - began
+
+
+async def more(load: Load, messages: int = 50) -> float:
+    """Wait until so many more messages are acknowledged; return how long that took."""
+    enough = load.acknowledged + messages
+    return await until(lambda: load.acknowledged >= enough)
+
+
+async def readiness(server: Server) -> str:
+    """Return what /readyz says."""
+
+    def ask() -> str:
+        url = server.url.replace("ws:", "http:").replace("/v1/ws", "/readyz")
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                text: bytes = response.read()
+        except urllib.error.HTTPError as refusal:
+            text = refusal.read()
+            refusal.close()
+        return text.decode()
+
+    return await trio.to_thread.run_sync(ask)
+
+
+async def until_readiness(server: Server, word: str) -> None:
+    """Wait until /readyz says this."""
+    with trio.fail_after(WAIT_SECONDS_MAX):
+        while word not in await readiness(server):
+            await trio.sleep(0.05)
