@@ -57,7 +57,7 @@ def open_listener(host: str, port: int, limits: Limits) -> trio.SocketListener:
     """Return a bound, listening socket.
 
     `TCP_USER_TIMEOUT` is inherited by what is accepted: the kernel drops a connection whose peer
-    acknowledges nothing, even if no task is there to notice.
+    takes nothing, even if no task is there to notice. It comes well after our own deadline, which says why.
 
     Raises:
         OSError: the address cannot be bound.
@@ -71,8 +71,8 @@ def open_listener(host: str, port: int, limits: Limits) -> trio.SocketListener:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
-            stall_ms = int(limits.stall_timeout_seconds * 1000)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, stall_ms)
+            timeout_ms = int(2 * limits.stall_timeout_seconds * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
         sock.bind(address)
         sock.listen(LISTEN_BACKLOG)
     except BaseException:

@@ -57,8 +57,9 @@ class Limits:
     heartbeat_seconds: float = 20.0
     # Silence (no frame, not even a pong) after which a peer is gone: three heartbeats.
     idle_timeout_seconds: float = 60.0
-    # A reader that takes nothing for this long is cut off (1013 on a WebSocket).
-    stall_timeout_seconds: float = 10.0
+    # A reader that takes nothing for this long is cut off (1013 on a WebSocket). That is noticed within a
+    # second and the socket closed within three more, so a stalled reader is gone within ten.
+    stall_timeout_seconds: float = 5.0
     # After our close frame, or the last byte of a response, the peer has this long to close too.
     close_timeout_seconds: float = 2.0
 

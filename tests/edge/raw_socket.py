@@ -68,9 +68,13 @@ class Outcome:
 class RawSocket:
     """One TCP connection, upgraded or not."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, receive_buffer: int = 0) -> None:
         host, _, port = address.rpartition(":")
-        self.socket = socket.create_connection((host, int(port)), TIMEOUT_SECONDS)
+        self.socket = socket.socket()
+        self.socket.settimeout(TIMEOUT_SECONDS)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
@@ -111,6 +115,13 @@ class RawSocket:
             pass
         received, self._received = self._received, b""
         return received
+
+    def received_end(self) -> bool:
+        """Look, for as long as the socket's timeout lets it, whether the server has hung up."""
+        try:
+            return not self._read()
+        except TimeoutError:
+            return False
 
     def outcome(self, *, until_ref: str | None = None, answers: int | None = None) -> Outcome:
         """Read frames to the end, or until the answer to `until_ref`, or so many answers."""
