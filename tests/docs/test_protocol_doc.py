@@ -262,12 +262,12 @@ def test_the_client_in_the_text_survives_a_server_that_is_killed(tmp_path: Path)
         thread.start()
         try:
             sent = [client.send({"n": n}) for n in range(50)]
-            wait_until(lambda: len(seen) >= 25)
+            wait_until(lambda: len(seen) >= 25, 20)
             first.kill()
             sent += [client.send({"n": n}) for n in range(50, 100)]
             with server_process(tmp_path / "data", f"--listen={address}") as second:
                 second.wait_ready()
-                wait_until(lambda: len(seen) >= 100 and not client.outbox)
+                wait_until(lambda: len(seen) >= 100 and not client.outbox, 30)
         finally:
             done.set()
             thread.join(10)
