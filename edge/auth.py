@@ -17,7 +17,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import jwt
@@ -52,7 +52,7 @@ class Principal:
     """An authenticated caller.
 
     `user_id` is None for a secret key, and in development for someone who did not say. `sessions`
-    limits a user token to these. `expires_at` is in seconds since 1970.
+    limits a user token to these. `expires_at` is in seconds since 1970. `key_hash` names a secret key.
     """
 
     kind: Literal["secret", "user", "development"]
@@ -61,6 +61,7 @@ class Principal:
     scopes: frozenset[str]
     sessions: frozenset[str] | None = None
     expires_at: float | None = None
+    key_hash: bytes | None = field(default=None, repr=False, compare=False)
 
     def require(self, scope: Scope) -> None:
         """Raise `forbidden` unless the credential has this scope."""
@@ -161,7 +162,7 @@ class Authenticator:
                 "the secret key is unknown or revoked",
                 hint="create one with: ringlog key create",
             )
-        return Principal("secret", key.workspace, None, frozenset(key.scopes))
+        return Principal("secret", key.workspace, None, frozenset(key.scopes), key_hash=digest)
 
     def _authenticate_token(self, credential: str) -> Principal:
         try:
@@ -206,6 +207,24 @@ class Authenticator:
     def expired(self, principal: Principal) -> bool:
         """Tell whether a principal that was let in earlier would be refused now."""
         return principal.expires_at is not None and principal.expires_at <= self._clock()
+
+    def refusal(self, principal: Principal) -> EdgeError | None:
+        """Return why a principal that was let in earlier may not stay, or None if it may.
+
+        A token expires, a key is revoked, and the first key ends development for those who are in.
+        """
+        if principal.kind == "user":
+            return (
+                EdgeError("token_expired", "the token has expired")
+                if self.expired(principal)
+                else None
+            )
+        if principal.kind == "development":
+            return None if self.development else EdgeError("unauthorized", "keys are needed now")
+        key = None if principal.key_hash is None else self._keys.get(principal.key_hash)
+        if key is None or key.revoked_at_ms is not None:
+            return EdgeError("unauthorized", "the secret key was revoked")
+        return None
 
     def seconds_left(self, principal: Principal) -> float:
         """Return for how long a principal may stay: infinity, unless its token expires."""

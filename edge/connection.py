@@ -283,8 +283,10 @@ class Connection:
             self._board.closed_idle += 1
             self.close(CLOSE_IDLE, "idle_timeout")
             self.flush()
-        elif self.client is not None and self._board.auth.expired(self.client.principal):
-            self._cut(EdgeError("token_expired", "the token has expired"))
+        elif self.client is not None and (
+            refusal := self._board.auth.refusal(self.client.principal)
+        ):
+            self._cut(refusal)
         elif (
             now - self._heard_at > limits.heartbeat_seconds
             and now - self._pinged_at > limits.heartbeat_seconds

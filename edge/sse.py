@@ -90,18 +90,24 @@ class EventStream(ResponseBody):
         Raises:
             EdgeError, SessionError: the reader may not read on, or the session is gone.
         """
+        self._check_may_stay()
         seconds_left = self._services.auth.seconds_left(self._principal)
-        if seconds_left <= 0:
-            raise EdgeError("token_expired", "the token has expired")
-        check_sees(self._principal, self._server.info)
         wait_seconds = min(seconds_left, self._services.limits.sse_keep_alive_seconds)
         bodies: list[bytes] = []
         with self._services.closing.wait_at_most(wait_seconds):
             bodies = await self._follower.receive()
         if not bodies:
             return KEEP_ALIVE
+        # Once more: the key may have been revoked while this waited.
+        self._check_may_stay()
         first_seq = self._seq + 1
         self._seq += len(bodies)
         return b"".join(
             b"id: %d\ndata: %b\n\n" % (seq, body) for seq, body in enumerate(bodies, first_seq)
         )
+
+    def _check_may_stay(self) -> None:
+        refusal = self._services.auth.refusal(self._principal)
+        if refusal is not None:
+            raise refusal
+        check_sees(self._principal, self._server.info)

@@ -212,8 +212,8 @@ class StreamConnection:
             elif now - self._heard_at > limits.idle_timeout_seconds:
                 self._board.closed_idle += 1
                 self.close(CLOSE_IDLE, "idle_timeout")
-            elif self._board.auth.expired(client.principal):
-                client.cut(EdgeError("token_expired", "the token has expired"))
+            elif refusal := self._board.auth.refusal(client.principal):
+                client.cut(refusal)
             elif now - max(self._heard_at, self._pinged_at) > limits.heartbeat_seconds:
                 self._pinged_at = now
                 self._websocket.ping()

@@ -190,3 +190,32 @@ def test_the_first_key_ends_development_and_revoking_it_does_not_bring_it_back()
     auth.replace_keys([api_key(KEY, revoked=True)])
     assert not auth.development
     assert not Authenticator(SIGNING_KEY, allow_development=False).development
+
+
+def test_whoever_was_let_in_may_stay_as_long_as_they_would_be_let_in(
+    auth: Authenticator, clock: Clock
+) -> None:
+    by_key = auth.authenticate(f"Bearer {KEY}")
+    by_token = auth.authenticate(f"Bearer {auth.mint('acme', 'alice', 60).text}")
+    assert auth.refusal(by_key) is None
+    assert auth.refusal(by_token) is None
+
+    clock.now += 61
+    expired = auth.refusal(by_token)
+    assert expired is not None
+    assert expired.code == "token_expired"
+    auth.replace_keys([api_key(KEY, revoked=True)])
+    revoked = auth.refusal(by_key)
+    assert revoked is not None
+    assert revoked.code == "unauthorized"
+
+
+def test_the_first_key_ends_development_for_those_who_are_in() -> None:
+    auth = Authenticator(SIGNING_KEY, allow_development=True)
+    anyone = auth.authenticate(None, user_id="alice")
+    assert auth.refusal(anyone) is None
+
+    auth.replace_keys([api_key(KEY)])
+    refusal = auth.refusal(anyone)
+    assert refusal is not None
+    assert refusal.code == "unauthorized"

@@ -77,3 +77,46 @@ def test_an_address_that_others_can_reach_is_refused_without_a_usable_key(
         assert server.wait() == 1
         (line,) = server.lines
     assert re.search("no key|cannot listen", line)
+
+
+def test_a_revoked_key_ends_what_it_opened(tmp_path: Path) -> None:
+    archive_url = f"sqlite:///{tmp_path}/archive.db"
+    with open_guarded(tmp_path) as guarded:
+        session = guarded.new_session()
+        address = guarded.server.address
+        with open_raw(address) as kept, open_raw(address) as ended, open_raw(address) as stream:
+            kept.upgrade("", [f"Authorization: Bearer {guarded.keys['read']}"])
+            ended.upgrade("", [f"Authorization: Bearer {guarded.keys['all']}"])
+            lines = f"GET /v1/sessions/{session}/stream HTTP/1.1\r\nHost: localhost\r\n"
+            stream.send(f"{lines}Authorization: Bearer {guarded.keys['all']}\r\n\r\n".encode())
+            stream.read_until(b"retry: ")
+            stream.socket.settimeout(30)
+            archive = open_archive(archive_url)
+            archive.revoke_key("all", 3)
+            archive.close()
+
+            outcome = ended.outcome()
+            assert outcome.codes == ["unauthorized"]
+            assert outcome.close_code == 4401
+            path = f"/v1/sessions/{session}/messages"
+            body = {"sender": "alice", "content": "not for a revoked key"}
+            assert guarded.ask("POST", path, body, guarded.keys["write"])[0] == 201
+            assert b'"code":"unauthorized"' in stream.read_until(b"}\n\n")
+            kept.send(frame(TEXT, b'{"type":"ping","ref":"1"}'))
+            assert kept.outcome(answers=1).codes == ["ok"]
+
+
+def test_the_first_key_ends_what_was_opened_without_one(tmp_path: Path) -> None:
+    archive_url = f"sqlite:///{tmp_path}/archive.db"
+    with (
+        server_process(tmp_path / "data", f"--archive={archive_url}") as server,
+        open_raw(server.wait_ready().address) as raw,
+    ):
+        raw.upgrade("user_id=alice")
+        archive = open_archive(archive_url)
+        archive.create_key(ApiKey("k", "k", hash_key(generate_key()), ("read",), "default", 1))
+        archive.close()
+
+        outcome = raw.outcome()
+        assert outcome.codes == ["unauthorized"]
+        assert outcome.close_code == 4401
