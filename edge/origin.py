@@ -8,6 +8,7 @@ cross-site call, and is judged by its credentials alone.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -22,10 +23,10 @@ class OriginPolicy:
     """The origins and host names that are let in.
 
     `allowed_hosts` empty means any name where credentials are needed anyway; in development it always
-    means loopback names only.
+    means loopback names only. `development` is asked each time: the first key ends it.
     """
 
-    development: bool
+    development: Callable[[], bool]
     allowed_origins: frozenset[str] = frozenset()
     allowed_hosts: frozenset[str] = frozenset()
 
@@ -40,7 +41,7 @@ class OriginPolicy:
             raise EdgeError("host_not_allowed", "the Host header is missing or malformed")
         if is_loopback_name(name) or name in self.allowed_hosts:
             return
-        if self.development:
+        if self.development():
             raise EdgeError(
                 "host_not_allowed",
                 f"without keys this server answers to loopback names only, not to {name}",
@@ -73,7 +74,7 @@ class OriginPolicy:
         # Our own pages: the same host and port. The Host header was checked before.
         if host is not None and parts.netloc.lower() == host.lower():
             return True
-        return self.development and is_loopback_name(name)
+        return self.development() and is_loopback_name(name)
 
 
 def host_name(host: str) -> str | None:

@@ -129,7 +129,7 @@ class Server:
         """Serve connections on an open node."""
         config, limits, metrics = self.config, self._limits, self._metrics
         origins = OriginPolicy(
-            auth.development, frozenset(config.allow_origin), frozenset(config.allow_host)
+            lambda: auth.development, frozenset(config.allow_origin), frozenset(config.allow_host)
         )
         pump = Pump(node, auth, origins, limits)
         metrics.attach(node, pump.board)

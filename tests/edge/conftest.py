@@ -43,7 +43,7 @@ def open_pump(tmp_path: Path) -> OpenPump:
         try:
             options = NodeOptions(data_dir=tmp_path, log=SMALL_LOG)
             async with open_node(options, archive) as node:
-                pump = Pump(node, auth, OriginPolicy(development=True), limits or Limits())
+                pump = Pump(node, auth, OriginPolicy(development=lambda: True), limits or Limits())
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(pump.run)
                     nursery.start_soon(_accept, listener, pump)

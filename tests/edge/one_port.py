@@ -86,16 +86,18 @@ async def open_one_port(
 ) -> AsyncIterator[OnePort]:
     """Serve until the block ends; development mode unless `auth` has keys."""
     limits = limits or Limits()
-    auth = auth or Authenticator(SIGNING_KEY, allow_development=True)
+    who = auth or Authenticator(SIGNING_KEY, allow_development=True)
     metrics = Metrics()
-    origins = OriginPolicy(auth.development, frozenset(allowed_origins), frozenset(allowed_hosts))
+    origins = OriginPolicy(
+        lambda: who.development, frozenset(allowed_origins), frozenset(allowed_hosts)
+    )
     archive = _open_migrated(data_dir / "archive.db")
     listener = open_listener("127.0.0.1", 0, limits)
     try:
         options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
         async with open_node(options, archive) as node, trio.open_nursery() as nursery:
-            services = Services(node, auth, origins, limits, metrics)
-            pump = Pump(node, auth, origins, limits)
+            services = Services(node, who, origins, limits, metrics)
+            pump = Pump(node, who, origins, limits)
             streams = StreamWebSockets(pump.board)
             http_server = HttpServer(build_app(services), limits, metrics)
             acceptor = Acceptor(pump, http_server, streams.serve, ssl_context, limits, metrics)

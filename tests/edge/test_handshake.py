@@ -18,8 +18,8 @@ KEYED = Authenticator(
 )
 OPEN = Authenticator(SIGNING_KEY, allow_development=True)
 TOKEN = KEYED.mint("acme", "alice", 600).text
-DEVELOPMENT = OriginPolicy(development=True)
-POLICY = OriginPolicy(development=False, allowed_origins=frozenset({"https://app.example"}))
+DEVELOPMENT = OriginPolicy(development=lambda: True)
+POLICY = OriginPolicy(development=lambda: False, allowed_origins=frozenset({"https://app.example"}))
 WEBSOCKET = {
     "Host": "localhost:4000",
     "Upgrade": "websocket",

@@ -1,12 +1,14 @@
 import pytest
 
+from edge.auth import Authenticator, hash_key
 from edge.errors import EdgeError
 from edge.origin import OriginPolicy, host_name, is_loopback_name
+from storage import ApiKey
 
-DEVELOPMENT = OriginPolicy(development=True)
-OPEN = OriginPolicy(development=False)
+DEVELOPMENT = OriginPolicy(development=lambda: True)
+OPEN = OriginPolicy(development=lambda: False)
 LISTED = OriginPolicy(
-    development=False,
+    development=lambda: False,
     allowed_origins=frozenset({"https://app.example"}),
     allowed_hosts=frozenset({"chat.example"}),
 )
@@ -91,3 +93,15 @@ def test_host_names_and_loopback_names_are_told_apart() -> None:
     assert host_name("Chat.Example:80") == "chat.example"
     assert is_loopback_name("app.localhost")
     assert not is_loopback_name("localhost.")
+
+
+def test_the_end_of_development_counts_at_once() -> None:
+    auth = Authenticator(b"k" * 32, allow_development=True)
+    policy = OriginPolicy(lambda: auth.development)
+    with pytest.raises(EdgeError):
+        policy.check_host("log.example")
+    policy.check_origin("http://localhost:5173", "127.0.0.1:4000")
+    auth.replace_keys([ApiKey("k1", "backend", hash_key("rl_x"), ("read",), "default", 0)])
+    policy.check_host("log.example")
+    with pytest.raises(EdgeError):
+        policy.check_origin("http://localhost:5173", "127.0.0.1:4000")

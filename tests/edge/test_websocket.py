@@ -19,7 +19,7 @@ def connected(limits: Limits | None = None) -> WebSocket:
     websocket.receive_handshake(
         b"".join(client.data_to_send()),
         Authenticator(b"x" * 32, allow_development=True),
-        OriginPolicy(development=True),
+        OriginPolicy(development=lambda: True),
     )
     assert websocket.is_open
     websocket.data_to_send()
