@@ -29,8 +29,8 @@ from storage import ApiKey
 DEFAULT_WORKSPACE = "default"
 KEY_PREFIX = "rl_"
 KEY_RANDOM_BYTES = 32
-CREDENTIAL_LENGTH_MAX = 8 * 1024
-"""Half of a request head: a token limited to 64 sessions with long names still fits."""
+CREDENTIAL_LENGTH_MAX = 8_000
+"""What a header line holds, in our WebSocket handshake and in most proxies (8 KiB), less its name."""
 
 JWT_ALGORITHM = "HS256"
 JWT_ISSUER = "ringlog"
@@ -189,7 +189,11 @@ class Authenticator:
     def mint(
         self, workspace: str, user_id: str, ttl_seconds: int, sessions: Iterable[str] | None = None
     ) -> UserToken:
-        """Return a token that lets `user_id` in until it expires, to these sessions or to all of theirs."""
+        """Return a token that lets `user_id` in until it expires, to these sessions or to all of theirs.
+
+        Raises:
+            EdgeError: invalid_field, if so many names make a token that no header holds.
+        """
         issued_at = int(self._clock())
         expires_at = issued_at + ttl_seconds
         claims: dict[str, Any] = {
@@ -202,6 +206,13 @@ class Authenticator:
         if sessions is not None:
             claims["sessions"] = sorted(set(sessions))
         text = jwt.encode(claims, self._signing_key, algorithm=JWT_ALGORITHM)
+        if len(text) > CREDENTIAL_LENGTH_MAX:
+            raise EdgeError(
+                "invalid_field",
+                f"the token would be longer than {CREDENTIAL_LENGTH_MAX} bytes",
+                hint="name fewer sessions, or sessions with shorter ids",
+                field="sessions",
+            )
         return UserToken(text, expires_at)
 
     def expired(self, principal: Principal) -> bool:

@@ -141,6 +141,24 @@ def test_a_user_named_in_the_address_counts_for_nothing_with_keys(guarded: Guard
         assert raw.outcome(answers=1).codes == ["session_not_found"]
 
 
+def test_a_token_that_no_header_would_hold_is_not_minted(guarded: Guarded) -> None:
+    names = [f"{number:0>128}" for number in range(64)]
+    body = {"user_id": "alice", "sessions": names}
+    status, answer = guarded.ask("POST", "/v1/tokens", body, guarded.keys["all"])
+    assert (status, answer["code"]) == (400, "invalid_field")
+    assert answer["details"]["field"] == "sessions"
+
+    longest = guarded.mint("alice", names[:44])
+    assert len(longest) > 7_500
+    assert guarded.ask("GET", f"/v1/sessions/{names[0]}", None, longest)[0] == 404
+    for line in (
+        f"Authorization: Bearer {longest}",
+        f"Sec-WebSocket-Protocol: ringlog.v1, bearer.{longest}",
+    ):
+        with open_raw(guarded.server.address) as raw:
+            assert raw.upgrade("", [line]).startswith(b"HTTP/1.1 101")
+
+
 # Principals × verbs. What is not listed for a verb is refused with the code that stands beside it.
 
 READERS = {"key all", "key read", "owner", "member", "limited owner"}
