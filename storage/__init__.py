@@ -17,6 +17,7 @@ from storage.directory import Directory, RealDirectory
 from storage.errors import (
     ArchiveBehindLogError,
     ArchiveConflictError,
+    ArchiveOwnedError,
     ArchiveSettingsError,
     ArchiveTooNewError,
     ArchiveUnavailableError,
@@ -38,7 +39,7 @@ from storage.inspection import dump as dump_log
 from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
-from storage.ownership import Ownership
+from storage.ownership import NodeState, Ownership
 from storage.record import (
     MessageRecord,
     ReadRecord,
@@ -55,6 +56,7 @@ __all__ = [
     "Archive",
     "ArchiveBehindLogError",
     "ArchiveConflictError",
+    "ArchiveOwnedError",
     "ArchiveSettingsError",
     "ArchiveState",
     "ArchiveStatistics",
@@ -77,6 +79,7 @@ __all__ = [
     "LogQueueFullError",
     "LogStatistics",
     "MessageRecord",
+    "NodeState",
     "Ownership",
     "ReadRecord",
     "RealDirectory",

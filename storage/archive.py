@@ -25,7 +25,7 @@ from storage.dialect import Dialect
 from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
 from storage.history import SEQ_END, History, SessionSnapshot
 from storage.keys import ApiKey
-from storage.ownership import Ownership
+from storage.ownership import NodeState, Ownership
 from storage.record import Record, SessionRecord
 from storage.rows import RowsRefusedError, RowWriter
 from storage.schema import REVISION
@@ -65,6 +65,7 @@ class Archive:
 
         Raises:
             DurabilityMismatchError: the cluster runs at another level.
+            ArchiveOwnedError: another node owns the archive, and was not retired.
             ArchiveUnavailableError: the database does not answer.
         """
         with self._transaction() as connection:
@@ -75,11 +76,23 @@ class Archive:
         """Return the epoch and the cursor as they stand."""
         return self._read(lambda connection: ownership.read_ownership(connection, node_id))
 
+    def list_nodes(self) -> list[NodeState]:
+        """Return every node that ever started on this archive, by id."""
+        return self._read(ownership.list_nodes)
+
+    def retire_node(self, node_id: str, epoch: int) -> bool:
+        """End a node's epoch for good, so that another node may begin.
+
+        Return False if there was nothing to end: its epoch is another one by now, or sealed.
+        """
+        with self._transaction() as connection:
+            return ownership.seal_epoch(connection, node_id, epoch)
+
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
         """Move the records at LSN `cursor` and above into the archive, all or nothing.
 
         Raises:
-            FencedError: another epoch owns this node's log.
+            FencedError: another epoch owns this node's log, or the node was retired.
             CursorMismatchError: the cursor is not where it was left.
             ArchiveConflictError: another row stands under the key of one of these.
             ArchiveUnavailableError: the database failed; whether it committed is unknown.

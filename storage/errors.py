@@ -14,9 +14,10 @@
     ├── ArchiveTooNewError       migrated by a later version
     ├── ArchiveConflictError     another row under the same key: stop and look
     ├── ArchiveSettingsError     a setting that durability rests on is off
+    ├── ArchiveOwnedError        another node owns the archive
     ├── DurabilityMismatchError  the cluster runs at another durability level
     ├── CursorMismatchError      the flush cursor is not where it was left
-    └── FencedError              a later epoch owns this log
+    └── FencedError              this epoch is over: a later one began, or the node was retired
 """
 
 
@@ -150,6 +151,18 @@ class DurabilityMismatchError(StorageError):
         self.wanted = wanted
 
 
+class ArchiveOwnedError(StorageError):
+    """Another node owns the archive; two would each give out the same seqs."""
+
+    code = "archive_owned"
+    hint = "start with that node's data directory; if it is lost: ringlog node retire NODE_ID"
+
+    def __init__(self, node_id: str) -> None:
+        super().__init__(f"the archive belongs to node {node_id}")
+        self.hint = self.hint.replace("NODE_ID", node_id)
+        self.node_id = node_id
+
+
 class ArchiveConflictError(StorageError):
     """A different row stands under the same key: two histories claim one place."""
 
@@ -175,10 +188,10 @@ class CursorMismatchError(StorageError):
 
 
 class FencedError(StorageError):
-    """A later epoch owns this log: this process must stop."""
+    """This epoch is over, by a later one or because its node was retired: this process must stop."""
 
     code = "fenced"
-    hint = "another process took over this node; this one must stop"
+    hint = "another process took over this node, or it was retired; this one must stop"
 
     def __init__(self, node_id: str, epoch: int) -> None:
         super().__init__(f"epoch {epoch} of node {node_id} is over")

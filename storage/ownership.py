@@ -3,15 +3,26 @@
 An epoch is one incarnation of an owner. Every transaction in which an owner makes something
 durable first takes its `owner_epochs` row FOR SHARE where the epoch is still its own; taking a new
 epoch updates that row. So the one waits for the other: a flush commits before the epoch changes,
-or it is refused. (On SQLite the writer's lock does the same.) Every function here runs in the
-caller's transaction.
+or it is refused. (On SQLite the writer's lock does the same.)
+
+One node owns an archive: the one whose epoch is not sealed. Sessions are not divided between nodes,
+so two of them would each give out the same seqs. Retiring a node seals its epoch; that fences its
+process, and lets another node begin. Who begins holds the cluster's row, so of two that begin at once
+the second sees the first.
+
+Every function here runs in the caller's transaction.
 """
 
 from typing import NamedTuple
 
 from sqlalchemy import Connection, case, select, text, update
 
-from storage.errors import CursorMismatchError, DurabilityMismatchError, FencedError
+from storage.errors import (
+    ArchiveOwnedError,
+    CursorMismatchError,
+    DurabilityMismatchError,
+    FencedError,
+)
 from storage.schema import cluster, flush_cursors, owner_epochs
 
 DURABILITY = "durability"
@@ -40,16 +51,37 @@ class Ownership(NamedTuple):
     cursor: int
 
 
+class NodeState(NamedTuple):
+    """What the archive knows of a node: its last epoch, whether that was sealed, and its cursor."""
+
+    node_id: str
+    epoch: int
+    retired: bool
+    cursor: int
+
+
 def settle_level(connection: Connection, level: str) -> None:
-    """Record the cluster's durability level at its first start; refuse another one later."""
+    """Record the cluster's durability level at its first start; refuse another one later.
+
+    Holds the cluster's row until the transaction ends.
+    """
     connection.execute(_FIRST_LEVEL, {"name": DURABILITY, "value": level})
-    found = connection.scalar(select(cluster.c.value).where(cluster.c.name == DURABILITY))
+    found = connection.scalar(
+        select(cluster.c.value).where(cluster.c.name == DURABILITY).with_for_update()
+    )
     if found != level:
         raise DurabilityMismatchError(str(found), level)
 
 
 def take_epoch(connection: Connection, node_id: str, level: str, above: int) -> Ownership:
-    """Give this node a new epoch, higher than its last one and than `above`."""
+    """Give this node a new epoch, higher than its last one and than `above`.
+
+    Raises:
+        ArchiveOwnedError: another node's epoch is not sealed.
+    """
+    owner = _read_other_owner(connection, node_id)
+    if owner is not None:
+        raise ArchiveOwnedError(owner)
     connection.execute(_FIRST_EPOCH, {"node_id": node_id, "level": level})
     connection.execute(_FIRST_CURSOR, {"node_id": node_id})
     seen = owner_epochs.c.epoch
@@ -63,9 +95,15 @@ def take_epoch(connection: Connection, node_id: str, level: str, above: int) -> 
 
 
 def check_epoch(connection: Connection, node_id: str, epoch: int) -> None:
-    """Hold this node's epoch until the transaction ends, or raise FencedError."""
+    """Hold this node's epoch, which must not be sealed, until the transaction ends.
+
+    Raises:
+        FencedError: it is over.
+    """
     owner = owner_epochs.c
-    held = select(owner.epoch).where(owner.node_id == node_id, owner.epoch == epoch)
+    held = select(owner.epoch).where(
+        owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch < epoch
+    )
     if connection.scalar(held.with_for_update(read=True)) is None:
         raise FencedError(node_id, epoch)
 
@@ -90,6 +128,37 @@ def read_ownership(connection: Connection, node_id: str) -> Ownership:
         .where(owner_epochs.c.node_id == node_id)
     ).first()
     return Ownership(0, 0) if row is None else Ownership(row.epoch, row.lsn)
+
+
+def list_nodes(connection: Connection) -> list[NodeState]:
+    """Return every node that ever began an epoch, by id."""
+    owner = owner_epochs.c
+    rows = connection.execute(
+        select(owner.node_id, owner.epoch, owner.sealed_epoch, flush_cursors.c.lsn)
+        .join(flush_cursors, flush_cursors.c.node_id == owner.node_id)
+        .order_by(owner.node_id)
+    )
+    return [
+        NodeState(row.node_id, row.epoch, row.sealed_epoch >= row.epoch, row.lsn) for row in rows
+    ]
+
+
+def seal_epoch(connection: Connection, node_id: str, epoch: int) -> bool:
+    """End a node's current epoch; return False if it is not `epoch`, or sealed already."""
+    owner = owner_epochs.c
+    sealed = connection.execute(
+        update(owner_epochs)
+        .where(owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch < epoch)
+        .values(sealed_epoch=epoch)
+    )
+    return sealed.rowcount == 1
+
+
+def _read_other_owner(connection: Connection, node_id: str) -> str | None:
+    owner = owner_epochs.c
+    others = select(owner.node_id).where(owner.node_id != node_id, owner.sealed_epoch < owner.epoch)
+    found: str | None = connection.scalar(others.order_by(owner.node_id).limit(1))
+    return found
 
 
 def _read_lsn(connection: Connection, node_id: str) -> int:

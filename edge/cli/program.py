@@ -7,7 +7,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from edge.cli import check, configuration, flush, keys, log, serving, session
+from edge.cli import check, configuration, flush, keys, log, node, serving, session
 from edge.cli.failure import CommandError, ExitCode, command_error
 from edge.printable import escape
 from edge.version import VERSION
@@ -45,6 +45,7 @@ def build() -> typer.Typer:
     program.add_typer(flush.commands, name="flush")
     program.add_typer(configuration.commands, name="config")
     program.add_typer(keys.commands, name="key")
+    program.add_typer(node.commands, name="node")
     return program
 
 

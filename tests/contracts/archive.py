@@ -7,6 +7,7 @@ import pytest
 
 from storage import (
     ArchiveConflictError,
+    ArchiveOwnedError,
     CursorMismatchError,
     FencedError,
     Ownership,
@@ -21,6 +22,8 @@ class Flushable(Protocol):
     def begin_epoch(self, node_id: str, level: str, above_epoch: int = 0) -> Ownership: ...
 
     def read_cursor(self, node_id: str) -> Ownership: ...
+
+    def retire_node(self, node_id: str, epoch: int) -> bool: ...
 
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None: ...
 
@@ -80,8 +83,9 @@ class FlushContract:
 
     def test_rows_that_stand_already_are_compared_and_left_alone(self, archive: Flushable) -> None:
         archive.begin_epoch(NODE, "local")
-        archive.begin_epoch("node-2", "local")
         archive.flush(NODE, 1, 0, messages(1, 3))
+        assert archive.retire_node(NODE, 1)
+        archive.begin_epoch("node-2", "local")
         archive.flush("node-2", 1, 0, messages(2, 5))
         assert [seq for seq, _ in archive.read_messages("default", "s1")] == [1, 2, 3, 4, 5]
 
@@ -96,6 +100,42 @@ class FlushContract:
 
     def test_nodes_have_cursors_of_their_own(self, archive: Flushable) -> None:
         archive.begin_epoch(NODE, "local")
-        archive.begin_epoch("node-2", "local")
         archive.flush(NODE, 1, 0, messages(1, 3))
+        assert archive.retire_node(NODE, 1)
+        archive.begin_epoch("node-2", "local")
         assert archive.read_cursor("node-2") == Ownership(1, 0)
+
+    def test_another_node_is_refused_until_the_first_is_retired(self, archive: Flushable) -> None:
+        archive.begin_epoch(NODE, "local")
+        with pytest.raises(ArchiveOwnedError) as refusal:
+            archive.begin_epoch("node-2", "local")
+        assert refusal.value.node_id == NODE
+        assert f"ringlog node retire {NODE}" in refusal.value.hint
+        assert archive.read_cursor("node-2") == Ownership(0, 0)
+        assert archive.begin_epoch(NODE, "local").epoch == 2
+        assert archive.retire_node(NODE, 2)
+        assert archive.begin_epoch("node-2", "local") == Ownership(1, 0)
+        with pytest.raises(ArchiveOwnedError):
+            archive.begin_epoch(NODE, "local")
+
+    def test_a_retired_node_is_fenced_and_may_begin_again_while_no_other_has(
+        self, archive: Flushable
+    ) -> None:
+        archive.begin_epoch(NODE, "local")
+        archive.flush(NODE, 1, 0, messages(1, 3))
+        assert archive.retire_node(NODE, 1)
+        with pytest.raises(FencedError):
+            archive.flush(NODE, 1, 3, messages(4, 5))
+        assert archive.read_cursor(NODE) == Ownership(1, 3)
+        assert archive.begin_epoch(NODE, "local") == Ownership(2, 3)
+        archive.flush(NODE, 2, 3, messages(4, 5))
+
+    def test_only_the_epoch_that_was_seen_is_retired_and_only_once(
+        self, archive: Flushable
+    ) -> None:
+        archive.begin_epoch(NODE, "local")
+        archive.begin_epoch(NODE, "local")
+        assert not archive.retire_node(NODE, 1)
+        assert not archive.retire_node("node-2", 1)
+        assert archive.retire_node(NODE, 2)
+        assert not archive.retire_node(NODE, 2)

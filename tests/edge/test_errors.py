@@ -25,6 +25,7 @@ STARTUP_CODES = {
     "archive_too_new",
     "archive_settings",
     "archive_conflict",
+    "archive_owned",
     "cursor_mismatch",
     "durability_mismatch",
 }

@@ -377,3 +377,26 @@ def test_a_fenced_server_exits_with_70(data: Path) -> None:
 
         assert server.wait() == 70
         assert "fenced" in [event.get("code") for event in server.events()]
+
+
+def test_a_second_data_directory_is_refused_until_the_first_node_is_retired(
+    data: Path, tmp_path: Path
+) -> None:
+    url = f"--archive=sqlite:///{tmp_path}/shared.db"
+    with server_process(data, url) as first, open_socket(first.wait_ready()) as websocket:
+        join(websocket, "s")
+        node_id = (data / "node_id").read_text().strip().replace("-", "")
+        with server_process(tmp_path / "other", url) as second:
+            line = refuses_to_start(second)
+            assert line.endswith(f"if it is lost: ringlog node retire {node_id}")
+        archive = open_archive(f"sqlite:///{tmp_path}/shared.db")
+        [node] = archive.list_nodes()
+        assert archive.retire_node(node_id, node.epoch)
+        archive.close()
+        with server_process(tmp_path / "other", url) as second:
+            second.wait_ready()
+            websocket.send('{"type":"send","ref":"x","session":"s","content":{"text":"late"}}')
+            assert first.wait() == 70
+            assert "fenced" in [event.get("code") for event in first.events()]
+            with server_process(data, url) as again:
+                assert "the archive belongs to node" in refuses_to_start(again)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from storage import (
     ArchiveConflictError,
+    ArchiveOwnedError,
     ArchiveUnavailableError,
     CursorMismatchError,
     FencedError,
@@ -23,6 +24,7 @@ class FakeArchive:
 
     def __init__(self) -> None:
         self.epochs: dict[str, int] = {}
+        self.sealed: dict[str, int] = {}
         self.cursors: dict[str, int] = {}
         self.rows: dict[Key, bytes] = {}
         self.flushes: list[tuple[int, int]] = []
@@ -30,6 +32,9 @@ class FakeArchive:
         self.is_down = False
 
     def begin_epoch(self, node_id: str, level: str, above_epoch: int = 0) -> Ownership:
+        for other, epoch in self.epochs.items():
+            if other != node_id and self.sealed.get(other) != epoch:
+                raise ArchiveOwnedError(other)
         epoch = max(self.epochs.get(node_id, 0), above_epoch) + 1
         self.epochs[node_id] = epoch
         return Ownership(epoch, self.cursors.setdefault(node_id, 0))
@@ -37,11 +42,17 @@ class FakeArchive:
     def read_cursor(self, node_id: str) -> Ownership:
         return Ownership(self.epochs.get(node_id, 0), self.cursors.get(node_id, 0))
 
+    def retire_node(self, node_id: str, epoch: int) -> bool:
+        if self.epochs.get(node_id) != epoch or self.sealed.get(node_id) == epoch:
+            return False
+        self.sealed[node_id] = epoch
+        return True
+
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
         failure = "before" if self.is_down else self.failures.pop(0) if self.failures else ""
         if failure == "before":
             raise ArchiveUnavailableError("told to fail before the commit")
-        if self.epochs.get(node_id) != epoch:
+        if self.epochs.get(node_id) != epoch or self.sealed.get(node_id) == epoch:
             raise FencedError(node_id, epoch)
         if self.cursors[node_id] != cursor:
             raise CursorMismatchError(cursor, self.cursors[node_id])

@@ -31,6 +31,29 @@ ARCHIVE_MUTANTS = (
         ARCHIVE + "TestFlush::test_a_flush_under_an_old_epoch_is_fenced_and_adds_nothing",
     ),
     mutant(
+        "a second node may begin on an archive that is owned",
+        "storage/ownership.py",
+        "    if owner is not None:\n",
+        "    if owner == -1:\n",
+        ARCHIVE + "TestFlush::test_another_node_is_refused_until_the_first_is_retired",
+        ARCHIVE + "test_of_nodes_that_begin_at_once_on_an_empty_archive_one_wins",
+    ),
+    mutant(
+        "nodes begin without waiting for each other",
+        "storage/ownership.py",
+        ".where(cluster.c.name == DURABILITY).with_for_update()",
+        ".where(cluster.c.name == DURABILITY)",
+        "tests/storage/test_postgres.py::"
+        "test_a_node_that_begins_waits_for_another_that_does_and_is_then_refused",
+    ),
+    mutant(
+        "a retired node goes on flushing",
+        "storage/ownership.py",
+        "owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch < epoch\n    )\n    if",
+        "owner.node_id == node_id, owner.epoch == epoch\n    )\n    if",
+        ARCHIVE + "TestFlush::test_a_retired_node_is_fenced_and_may_begin_again_while_no_other_has",
+    ),
+    mutant(
         "the epoch is read without a lock",
         "storage/ownership.py",
         "held.with_for_update(read=True)",

@@ -9,6 +9,7 @@ import pytest
 from storage import (
     ApiKey,
     Archive,
+    ArchiveOwnedError,
     ArchiveUnavailableError,
     DurabilityMismatchError,
     MessageRecord,
@@ -271,6 +272,43 @@ def test_a_node_of_another_durability_level_is_refused(archive: Archive) -> None
     assert (refusal.value.found, refusal.value.wanted) == ("local", "replicated")
     assert "local" in refusal.value.hint
     assert archive.read_cursor("node-2").epoch == 0
+
+
+def test_of_nodes_that_begin_at_once_on_an_empty_archive_one_wins(archive_url: str) -> None:
+    open_archive(archive_url).close()
+    barrier = threading.Barrier(4)
+    won: list[str] = []
+    refused: list[str] = []
+
+    def begin(node: str) -> None:
+        archive = open_archive(archive_url)
+        barrier.wait()
+        try:
+            archive.begin_epoch(node, "local")
+            won.append(node)
+        except ArchiveOwnedError as error:
+            refused.append(error.node_id)
+        finally:
+            archive.close()
+
+    threads = [threading.Thread(target=begin, args=(f"node-{i}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert refused == won * 3
+
+
+def test_nodes_are_listed_with_what_they_flushed_and_whether_they_are_retired(
+    archive: Archive,
+) -> None:
+    assert archive.list_nodes() == []
+    flush(archive, *messages(1, 3))
+    assert archive.list_nodes() == [(NODE, 1, False, 3)]
+    assert archive.retire_node(NODE, 1)
+    archive.begin_epoch("node-0", "local")
+    assert archive.list_nodes() == [("node-0", 1, False, 0), (NODE, 1, True, 3)]
 
 
 def test_an_open_archive_answers_a_ping(archive: Archive) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from storage import (
     Archive,
+    ArchiveOwnedError,
     ArchiveSettingsError,
     ArchiveUnavailableError,
     Flusher,
@@ -21,7 +22,7 @@ from storage import (
     Ownership,
     open_archive,
 )
-from storage.ownership import check_epoch
+from storage.ownership import check_epoch, settle_level, take_epoch
 from storage.postgres import (
     SERVER_SETTINGS,
     AnsweringConnection,
@@ -343,6 +344,29 @@ async def test_a_new_epoch_waits_for_a_flush_under_way_and_sees_its_cursor(
             assert found == []
             await trio.to_thread.run_sync(blocker.rollback)
     assert found == [Ownership(2, 3)]
+
+
+async def test_a_node_that_begins_waits_for_another_that_does_and_is_then_refused(
+    archive: Archive, postgres_url: str
+) -> None:
+    archive.begin_epoch("node-0", "local")
+    archive.retire_node("node-0", 1)
+    refused: list[str] = []
+
+    def begin() -> None:
+        try:
+            archive.begin_epoch("node-2", "local")
+        except ArchiveOwnedError as error:
+            refused.append(error.node_id)
+
+    async with trio.open_nursery() as nursery:
+        with archive._dialect.writer.begin() as connection:
+            settle_level(connection, "local")
+            take_epoch(connection, NODE, "local", 0)
+            nursery.start_soon(trio.to_thread.run_sync, begin)
+            await _wait_for_locks(postgres_url, 1)
+            assert refused == []
+    assert refused == [NODE]
 
 
 async def test_a_new_epoch_waits_for_whoever_holds_the_old_one(

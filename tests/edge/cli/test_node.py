@@ -1,0 +1,56 @@
+"""`ringlog node …` on an archive that nodes have started on."""
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+
+from storage import Archive, open_archive
+from tests.edge.cli.conftest import Ringlog
+
+NODE = uuid.UUID("7c0e5a1d-e366-4a2c-8f0c-4c3a2b1f9d10")
+OTHER = uuid.UUID("00000000-0000-4000-8000-000000000001")
+
+
+@pytest.fixture
+def flag(tmp_path: Path) -> str:
+    return f"--archive=sqlite:///{tmp_path}/archive.db"
+
+
+@pytest.fixture
+def owned(tmp_path: Path) -> Archive:
+    archive = open_archive(f"sqlite:///{tmp_path}/archive.db")
+    archive.begin_epoch(NODE.hex, "local")
+    archive.close()
+    return archive
+
+
+def test_a_node_is_listed_and_retired_and_then_another_may_begin(
+    ringlog: Ringlog, owned: Archive, flag: str
+) -> None:
+    row = {"node_id": NODE.hex, "epoch": 1, "flushed_lsn": 0, "retired": False}
+    assert ringlog("node", "list", flag, "--json").json["data"] == [row]
+    retired = ringlog("node", "retire", str(NODE), "--yes", flag)
+    assert retired.code == 0
+    assert "everything below LSN 0" in retired.err
+    assert "are lost" in retired.err
+    listed = json.loads(ringlog("node", "list", flag, "--json").out)["data"]
+    assert listed == [row | {"retired": True}]
+    assert owned.begin_epoch(OTHER.hex, "local").epoch == 1
+    owned.close()
+    assert ringlog("node", "retire", NODE.hex, "--yes", flag).code == 3
+
+
+@pytest.mark.parametrize(("node_id", "code"), [(OTHER.hex, 3), ("nonsense", 2), (NODE.hex, 2)])
+def test_what_cannot_be_retired_is_refused_and_nothing_is_without_a_yes(
+    ringlog: Ringlog, owned: Archive, flag: str, node_id: str, code: int
+) -> None:
+    assert ringlog("node", "retire", node_id, flag).code == code
+    assert [node.retired for node in owned.list_nodes()] == [False]
+    owned.close()
+
+
+def test_looking_for_nodes_makes_no_archive(ringlog: Ringlog, tmp_path: Path) -> None:
+    assert ringlog("node", "list", f"--data={tmp_path}").code == 3
+    assert list(tmp_path.iterdir()) == []
