@@ -92,6 +92,8 @@ class Authenticator:
         self._allow_development = allow_development
         self._clock = clock
         self._keys: dict[bytes, ApiKey] = {}
+        self.keys_changed: Callable[[], None] = lambda: None
+        """Called when the table is another than before: some who were let in may have to go."""
         self.replace_keys(keys)
 
     @property
@@ -106,7 +108,10 @@ class Authenticator:
 
     def replace_keys(self, keys: Iterable[ApiKey]) -> None:
         """Take the present table of keys; revoked ones count as keys, so they end development mode."""
-        self._keys = {key.hash: key for key in keys}
+        table = {key.hash: key for key in keys}
+        if table != self._keys:
+            self._keys = table
+            self.keys_changed()
 
     def authenticate(
         self,

@@ -23,6 +23,10 @@ class Closing:
     def begin(self) -> None:
         """End every wait now and each later one at once."""
         self.begun = True
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """End every wait now: there is something to look at."""
         for scope in self._waits:
             scope.cancel()
 
@@ -49,3 +53,7 @@ class Services:
     limits: Limits
     metrics: Metrics
     closing: Closing = field(default_factory=Closing)
+
+    def __post_init__(self) -> None:
+        # An event stream that waits for messages must notice that its key was revoked.
+        self.auth.keys_changed = self.closing.interrupt

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from edge.auth import SCOPES, generate_key
 from edge.limits import Limits
@@ -190,5 +191,22 @@ async def test_a_member_who_is_removed_reads_no_more(tmp_path: Path) -> None:
             await http.post("/v1/sessions/s/messages", message)
             block = await events.block()
             assert '"code":"session_not_found"' in block["data"]
+            with pytest.raises(EOFError):
+                await events.block()
+
+
+async def test_a_silent_stream_ends_as_soon_as_its_key_is_revoked(tmp_path: Path) -> None:
+    key = api_key(KEY, *SCOPES)
+    auth = keyed(key)
+    async with open_one_port(tmp_path, auth=auth) as edge:
+        await edge.node.catalog.create("default", "s", user_id="alice")
+        async with open_events(edge.port, Authorization=f"Bearer {KEY}") as events:
+            auth.replace_keys([key])
+            auth.replace_keys([replace(key, revoked_at_ms=1)])
+            with trio.fail_after(2):
+                block = await events.block()
+                while "event" not in block:
+                    block = await events.block()
+            assert '"code":"unauthorized"' in block["data"]
             with pytest.raises(EOFError):
                 await events.block()
