@@ -8,7 +8,7 @@ Every request gets exactly one answer (`acked`, `done`, `refused`, or an immedia
 counts those that have not had theirs, and bounds the queues.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -38,7 +38,6 @@ from edge.protocol import (
     encode_hello,
     encode_joined,
     encode_ok,
-    encode_refusal,
     find_ref,
 )
 from runtime import (
@@ -80,6 +79,7 @@ class Client:
     __slots__ = (
         "_ack_suffix",
         "_authenticate",
+        "_errors",
         "_limits",
         "_node",
         "_queues",
@@ -97,11 +97,13 @@ class Client:
         limits: Limits,
         transport: Transport,
         authenticate: Callable[[str], Principal],
+        errors: Counter[str],
     ) -> None:
         self._node = node
         self._limits = limits
         self._transport = transport
         self._authenticate = authenticate
+        self._errors = errors
         self._tails: dict[str, Tail] = {}
         self._queues: dict[str, deque[Request]] = {}
         self._ack_suffix = b',"durability":"%b"}' % node.durability.encode()
@@ -130,7 +132,7 @@ class Client:
             request = decode_request(data)
         except EdgeError as error:
             if ERRORS[error.code].close_code is None:
-                self._transport.write_text(encode_refusal(error, find_ref(data)))
+                self._refuse(error, find_ref(data))
             else:
                 self.cut(error)
             return
@@ -162,6 +164,7 @@ class Client:
     def cut(self, error: BaseException) -> None:
         """Tell the client why, and close with the code that goes with it."""
         problem = problem_of(error)
+        self._errors[problem.code] += 1
         self._transport.write_text(encode_error(problem))
         self._transport.close(problem.kind.close_code or CLOSE_POLICY, problem.code)
 
@@ -294,7 +297,7 @@ class Client:
             f"{self.in_flight} requests are in flight, the most allowed",
             in_flight_max=self._limits.in_flight_max,
         )
-        self._transport.write_text(encode_refusal(error, request.ref))
+        self._refuse(error, request.ref)
 
     # Activation.
 
@@ -309,7 +312,7 @@ class Client:
             raise
         except Exception:
             # A bug that one client meets must not end the others: it is told, closed, and logged.
-            log.exception("activation_failed", session=session_id)
+            log.exception("connection_failed", session=session_id)
             self.cut(EdgeError("internal", "something failed inside the server"))
             self._transport.flush()
 
@@ -397,7 +400,12 @@ class Client:
         """Answer a request that was refused."""
         if not self.closed:
             self.in_flight -= 1
-            self._transport.write_text(encode_refusal(error, ref))
+            self._refuse(error, ref)
+
+    def _refuse(self, error: BaseException, ref: Raw | bytes) -> None:
+        problem = problem_of(error)
+        self._errors[problem.code] += 1
+        self._transport.write_text(encode_error(problem, ref))
 
     # Sink: the messages of the sessions that are followed.
 

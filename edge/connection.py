@@ -8,6 +8,7 @@ checked by `sweep`.
 
 import selectors
 import socket
+from collections import Counter
 
 import trio
 
@@ -49,6 +50,10 @@ class Switchboard:
         self.closed_stalled = 0
         self.closed_idle = 0
         self.handshakes_refused = 0
+        self.streams = 0
+        """WebSockets with tasks of their own (TLS), which are none of `connections`."""
+        self.errors: Counter[str] = Counter()
+        """Requests and connections that were refused, by error code."""
 
 
 class Connection:
@@ -104,9 +109,8 @@ class Connection:
             board.handshakes_refused += 1
             self._start_closing()
             return
-        self.client = Client(
-            board.node, principal, board.limits, self, board.auth.authenticate_credential
-        )
+        authenticate = board.auth.authenticate_credential
+        self.client = Client(board.node, principal, board.limits, self, authenticate, board.errors)
         self.client.open()
         if len(head) > end:
             self._receive(head[end:])

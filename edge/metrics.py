@@ -78,7 +78,7 @@ class Metrics:
         self.connections_open: Callable[[], int] = lambda: 0
         # HTTP readers; WebSockets are counted by their switchboard.
         self.readers_stalled = 0
-        # Requests, whatever carried them.
+        # Requests over HTTP; those on WebSockets are counted by their switchboard.
         self.errors: Counter[str] = Counter()
         self.append_seconds = Histogram(APPEND_SECONDS)
         self.sync_seconds = Histogram(SYNC_SECONDS)
@@ -150,6 +150,10 @@ def _of_board(read: Callable[[Switchboard], float]) -> Callable[[Metrics], Sampl
     return lambda metrics: [] if metrics.board is None else [((), float(read(metrics.board)))]
 
 
+def _errors(metrics: Metrics) -> Counter[str]:
+    return metrics.errors if metrics.board is None else metrics.errors + metrics.board.errors
+
+
 SERIES: tuple[Series | HistogramSeries, ...] = (
     Series(
         "ringlog_connections_accepted", "counter", "Connections accepted",
@@ -174,7 +178,7 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
     ),
     Series(
         "ringlog_websockets", "gauge", "WebSockets open now",
-        _of_board(lambda board: len(board.connections)),
+        _of_board(lambda board: len(board.connections) + board.streams),
     ),
     Series(
         "ringlog_websocket_messages_received", "counter", "WebSocket messages received",
@@ -197,8 +201,8 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
         _of_board(lambda board: board.handshakes_refused),
     ),
     Series(
-        "ringlog_errors", "counter", "HTTP requests and connections refused, by error code",
-        lambda metrics: [((code,), count) for code, count in metrics.errors.items()],
+        "ringlog_errors", "counter", "Requests and connections refused, by error code",
+        lambda metrics: [((code,), count) for code, count in _errors(metrics).items()],
         ("code",),
     ),
     HistogramSeries(

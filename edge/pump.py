@@ -83,7 +83,7 @@ class Pump:
                 if connection.closed:
                     continue
                 if events & selectors.EVENT_WRITE:
-                    connection.on_writable()
+                    self._guard(connection, connection.on_writable, tell=False)
                 if events & selectors.EVENT_READ and not connection.closed:
                     self._guard(connection, connection.on_readable)
                 turn += 1
@@ -93,18 +93,21 @@ class Pump:
                     await trio.lowlevel.checkpoint()
             self.flush_dirty()
 
-    def _guard(self, connection: Connection, call: Callable[[], None]) -> None:
+    def _guard(
+        self, connection: Connection, call: Callable[[], None], *, tell: bool = True
+    ) -> None:
         try:
             call()
         except StorageError:
             raise
         except Exception:
-            # A bug that one client meets must not end the others: it is told, closed, and logged.
-            log.error("connection failed", exc_info=True)  # noqa: G201
-            self._fail(connection)
+            # A bug that one client meets must not end the others: it is told, closed, and logged. It is
+            # just dropped where that goes through what failed.
+            log.exception("connection_failed")
+            self._fail(connection, tell=tell)
 
-    def _fail(self, connection: Connection) -> None:
-        if connection.client is not None:
+    def _fail(self, connection: Connection, *, tell: bool) -> None:
+        if tell and connection.client is not None:
             connection.client.cut(EdgeError("internal", "something failed inside the server"))
         else:
             connection.lost()
@@ -125,7 +128,7 @@ class Pump:
                 self.board.now = trio.current_time()
                 for connection in connections[part::SWEEP_PARTS]:
                     if not connection.closed:
-                        connection.sweep()
+                        self._guard(connection, connection.sweep, tell=False)
 
     async def close_all(self) -> None:
         """Close every connection with 1012 and wait until they are gone; bounded by the close timeout."""

@@ -45,9 +45,11 @@ class StreamWebSockets:
         """Serve one connection, whose upgrade request was read, until it ends."""
         connection = StreamConnection(self._board, stream)
         self._connections.add(connection)
+        self._board.streams += 1
         try:
             await connection.run(received)
         finally:
+            self._board.streams -= 1
             self._connections.discard(connection)
 
     async def close_all(self) -> None:
@@ -87,9 +89,8 @@ class StreamConnection:
             await self._send_queued()
             await self._end_stream()
             return
-        self.client = Client(
-            board.node, principal, board.limits, self, board.auth.authenticate_credential
-        )
+        authenticate = board.auth.authenticate_credential
+        self.client = Client(board.node, principal, board.limits, self, authenticate, board.errors)
         self.client.open()
         try:
             async with trio.open_nursery() as nursery:

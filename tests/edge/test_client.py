@@ -306,3 +306,24 @@ async def test_a_key_that_may_only_read_changes_nothing(open_pump: OpenPump) -> 
                 {"type": "join", "session": "t", "create": {"user_id": "alice"}},
             ):
                 assert (await client.ask(ref="r", **frame))["code"] == "forbidden"
+
+
+async def test_a_bug_behind_an_activation_closes_its_client_and_no_other(
+    open_pump: OpenPump, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("swordfish")
+
+    async with open_pump() as server, open_socket(server.port) as other:
+        async with open_socket(server.port) as broken:
+            with monkeypatch.context() as patched:
+                patched.setattr(server.node, "open", fail)
+                await broken.send(type="join", ref="j", session="s")
+                assert await broken.wait_closed() == 1011
+                assert (await broken.receive("hello"))["type"] == "hello"
+                assert (await broken.receive("error"))["code"] == "internal"
+        assert (await other.ask(type="join", ref="j", session="s", create={}))["type"] == "joined"
+        assert server.pump.board.errors == {"internal": 1}
+    logged = "".join(capfd.readouterr())
+    assert logged.count("connection_failed") == 1
+    assert logged.count("RuntimeError: swordfish") == 1

@@ -1,16 +1,18 @@
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from websockets.frames import Frame, Opcode
 
 from edge.limits import Limits
 from edge.metrics import SERIES, Histogram, HistogramSeries, Metrics
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import OnePort, open_one_port
 from tests.edge.socket_client import open_socket
+from tests.storage.sql import run_sql
 
 SAMPLE = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})? (?P<value>[-+0-9.e]+|NaN)")
 
@@ -66,6 +68,12 @@ def test_a_histogram_counts_as_prometheus_does() -> None:
 
 def test_metrics_can_be_read_before_there_is_a_node() -> None:
     assert "ringlog_connections{}" in samples(Metrics())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.01)
 
 
 async def move_log_and_archive(edge: OnePort, http: HttpClient) -> None:
@@ -185,12 +193,46 @@ async def test_a_node_that_stops_is_not_ready_and_says_so_everywhere(tmp_path: P
         assert (await http.get("/healthz")).status == 200
 
 
+async def test_refusals_on_websockets_are_counted_by_their_codes(tmp_path: Path) -> None:
+    async with open_edge(tmp_path) as (edge, http), open_socket(edge.port) as websocket:
+        await http.get("/v1/sessions/nope")
+        await websocket.ask(type="join", ref="1", session="nope")
+        await websocket.ask(type="leave", ref="2", session="s")
+        await websocket.ask(type="ping", ref="3", colour="red")
+        await websocket.ask(type="join", ref="4", session="s")
+        await websocket.send_raw(b"nonsense")
+        await websocket.receive("error")
+        await websocket.stream.send_all(Frame(Opcode.BINARY, b"x").serialize(mask=True))
+        assert await websocket.wait_closed() == 1003
+        found = samples(edge.metrics)
+        counts = {
+            code: found[f'ringlog_errors_total{{code="{code}"}}']
+            for code in (
+                "session_not_found", "not_joined", "unknown_field", "bad_json", "binary_frame",
+            )
+        }  # fmt: skip
+        assert counts == dict.fromkeys(counts, 1.0) | {"session_not_found": 2.0}
+        assert total(edge.metrics, "ringlog_errors") == 6
+
+
+async def test_an_archive_that_takes_nothing_moves_flush_failing_until_it_does(
+    tmp_path: Path,
+) -> None:
+    async with open_edge(tmp_path) as (edge, http):
+        await edge.node.flusher.flush_all()
+        url = f"sqlite:///{tmp_path}/archive.db"
+        run_sql(url, "ALTER TABLE messages RENAME TO away")
+        await http.post("/v1/sessions/s/messages", {"sender": "u", "content": "x"})
+        await until(lambda: total(edge.metrics, "ringlog_flush_failing") == 1)
+        run_sql(url, "ALTER TABLE away RENAME TO messages")
+        await until(lambda: total(edge.metrics, "ringlog_flush_failing") == 0)
+
+
 def test_every_series_is_named_in_a_test_that_moves_it() -> None:
     # Those that only a broken disk or a lost database moves are tested where these are broken.
     elsewhere = {
         "ringlog_log_full",
         "ringlog_log_queue_bytes",
-        "ringlog_flush_failing",
         "ringlog_dead_letters",
     }
     text = Path(__file__).read_text()

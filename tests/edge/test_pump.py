@@ -1,3 +1,4 @@
+import selectors
 import socket
 import struct
 from contextlib import suppress
@@ -6,6 +7,8 @@ import pytest
 import trio
 from websockets.frames import Frame, Opcode
 
+from edge.client import Client
+from edge.connection import Connection
 from edge.limits import Limits
 from tests.edge.conftest import OpenPump
 from tests.edge.socket_client import SocketClient, open_socket
@@ -201,3 +204,40 @@ async def test_what_follows_a_close_frame_is_not_read(open_pump: OpenPump) -> No
         session = await server.node.open("default", "s")
         await server.node.log.sync()
         assert session.durable_seq <= 1
+
+
+@pytest.mark.parametrize(
+    ("hook", "close_code"), [("receive", 1011), ("on_writable", 1006), ("sweep", 1006)]
+)
+async def test_a_bug_that_one_client_meets_closes_it_and_no_other(
+    open_pump: OpenPump,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    hook: str,
+    close_code: int,
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("swordfish")
+
+    async with open_pump() as server, open_socket(server.port) as broken:
+        (connection,) = server.pump.board.connections
+        async with open_socket(server.port) as other:
+            with monkeypatch.context() as patched:
+                unbroken = getattr(Client if hook == "receive" else Connection, hook)
+
+                def fail_once(self: object, *arguments: object) -> None:
+                    if self is (connection.client if hook == "receive" else connection):
+                        fail()
+                    unbroken(self, *arguments)
+
+                patched.setattr(Client if hook == "receive" else Connection, hook, fail_once)
+                if hook == "on_writable":
+                    server.pump.board.selector.modify(
+                        connection._socket, selectors.EVENT_WRITE, connection
+                    )
+                await broken.send(type="ping", ref="1")
+                assert await broken.wait_closed() == close_code
+            assert (await other.ask(type="ping", ref="p"))["type"] == "ok"
+    logged = "".join(capfd.readouterr())
+    assert logged.count("connection_failed") == 1
+    assert logged.count("RuntimeError: swordfish") == 1

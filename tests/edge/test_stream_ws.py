@@ -69,6 +69,7 @@ async def test_the_whole_protocol_is_spoken_over_tls(tmp_path: Path) -> None:
         assert (await bob.receive("message"))["content"] == {"text": "hi"}
         assert (await bob.ask(type="read", ref="2", session="s", seq=1))["type"] == "ok"
         assert secure.edge.streams.connections == 2
+        assert b"ringlog_websockets 2.0" in secure.edge.metrics.exposition()
         assert secure.edge.acceptor.connections == 2
 
 
