@@ -1,5 +1,6 @@
 """A real server process, and a second client on it that must never notice what the first one does."""
 
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,11 +17,12 @@ ANSWER_SECONDS_MAX = 2.0
 class Bystander:
     """The second client, with the process it is connected to."""
 
-    def __init__(self, server: ServerProcess) -> None:
+    def __init__(self, server: ServerProcess, tls: ssl.SSLContext | None = None) -> None:
         self.server = server
         self.address = server.address
+        self.tls = tls
         self._pings = 0
-        self._socket = RawSocket(server.address)
+        self._socket = RawSocket(server.address, tls=tls)
         self._socket.upgrade("user_id=bystander")
 
     def check(self) -> None:
@@ -46,7 +48,9 @@ class Bystander:
 
     def metrics(self, *names: str) -> list[float]:
         """Return the sum over each metric's series, at one moment."""
-        with urllib.request.urlopen(f"{self.server.url}/metrics", timeout=10) as response:
+        scheme = "http" if self.tls is None else "https"
+        url = f"{scheme}://{self.address}/metrics"
+        with urllib.request.urlopen(url, timeout=10, context=self.tls) as response:
             lines = response.read().decode().splitlines()
         sums = dict.fromkeys(names, 0.0)
         for line in lines:
@@ -60,10 +64,12 @@ class Bystander:
 
 
 @contextmanager
-def open_bystander(data: Path, *flags: str) -> Iterator[Bystander]:
+def open_bystander(
+    data: Path, *flags: str, tls: ssl.SSLContext | None = None
+) -> Iterator[Bystander]:
     """A server in a process of its own, ready, with its bystander; it must survive the block."""
     with server_process(data, *flags) as server:
-        bystander = Bystander(server.wait_ready())
+        bystander = Bystander(server.wait_ready(), tls)
         try:
             yield bystander
             bystander.check()

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -68,7 +69,9 @@ class Outcome:
 class RawSocket:
     """One TCP connection, upgraded or not."""
 
-    def __init__(self, address: str, *, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, address: str, *, tls: ssl.SSLContext | None = None, receive_buffer: int = 0
+    ) -> None:
         host, _, port = address.rpartition(":")
         self.socket = socket.socket()
         self.socket.settimeout(TIMEOUT_SECONDS)
@@ -76,11 +79,13 @@ class RawSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.connect((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self._received = b""
 
     def send(self, *pieces: bytes) -> None:
         """Send each piece by itself; a server that has hung up in between is no error."""
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             for piece in pieces:
                 self.socket.sendall(piece)
 
@@ -162,7 +167,8 @@ class RawSocket:
     def end(self) -> None:
         """Say that nothing more will be sent."""
         with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
+            # Not the method of an SSLSocket, which would forget how to decrypt.
+            socket.socket.shutdown(self.socket, socket.SHUT_WR)
 
     def reset(self) -> None:
         """Break the connection with a TCP reset."""
@@ -182,16 +188,16 @@ class RawSocket:
     def _read(self) -> bool:
         try:
             data = self.socket.recv(1 << 16)
-        except ConnectionError:
+        except (ConnectionError, ssl.SSLEOFError):
             return False
         self._received += data
         return bool(data)
 
 
 @contextmanager
-def open_raw(address: str) -> Iterator[RawSocket]:
-    """A TCP connection that is not upgraded yet."""
-    raw = RawSocket(address)
+def open_raw(address: str, tls: ssl.SSLContext | None = None) -> Iterator[RawSocket]:
+    """A connection that is not upgraded yet."""
+    raw = RawSocket(address, tls=tls)
     try:
         yield raw
     finally:

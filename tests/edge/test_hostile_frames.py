@@ -5,10 +5,12 @@ nothing was logged as an error.
 """
 
 import json
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+import trustme
 
 from tests.edge.bystander import Bystander, open_bystander
 from tests.edge.raw_socket import (
@@ -27,9 +29,24 @@ MESSAGE_BYTES_MAX = 256 * 1024
 LAST = b'{"type":"ping","ref":"last"}'
 
 
-@pytest.fixture(scope="module")
-def bystander(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bystander]:
-    with open_bystander(tmp_path_factory.mktemp("hostile") / "data") as opened:
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def bystander(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bystander]:
+    """On plain TCP the socket pump serves, on TLS a task for each connection."""
+    directory = tmp_path_factory.mktemp("hostile")
+    if request.param == "plain":
+        with open_bystander(directory / "data") as opened:
+            yield opened
+        return
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost", "127.0.0.1")
+    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    certificate.private_key_pem.write_to_path(directory / "key.pem")
+    flags = (f"--tls-cert={directory}/cert.pem", f"--tls-key={directory}/key.pem")
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)
+    with open_bystander(directory / "data", *flags, tls=tls) as opened:
         yield opened
 
 
@@ -413,7 +430,7 @@ CASES = FRAMING + PINGS + RESERVED + FRAGMENTS + UTF8 + CLOSING
 def test_a_frame_is_answered_as_the_protocol_says_and_disturbs_nobody(
     bystander: Bystander, case: Case
 ) -> None:
-    with open_raw(bystander.address) as raw:
+    with open_raw(bystander.address, bystander.tls) as raw:
         raw.upgrade()
         raw.send(*case.pieces)
         if case.close is None:
@@ -437,7 +454,7 @@ def test_a_frame_is_answered_as_the_protocol_says_and_disturbs_nobody(
 
 @pytest.mark.parametrize("character", VALID_UTF8)
 def test_valid_utf8_comes_back_byte_for_byte(bystander: Bystander, character: str) -> None:
-    with open_raw(bystander.address) as raw:
+    with open_raw(bystander.address, bystander.tls) as raw:
         raw.upgrade()
         raw.send(text(around(character.encode())), text(LAST))
 
@@ -464,7 +481,7 @@ ENDINGS = {
 def test_a_peer_that_leaves_in_the_middle_leaves_nothing_behind(
     bystander: Bystander, sent: bytes, reset: bool
 ) -> None:
-    with open_raw(bystander.address) as raw:
+    with open_raw(bystander.address, bystander.tls) as raw:
         raw.upgrade()
         raw.send(sent)
         if reset:
@@ -478,7 +495,7 @@ def test_noise_is_refused_and_disturbs_nobody(bystander: Bystander) -> None:
 
     for seed in range(100):
         noise = random.Random(seed).randbytes(2_000)
-        with open_raw(bystander.address) as raw:
+        with open_raw(bystander.address, bystander.tls) as raw:
             raw.upgrade()
             raw.send(noise)
             raw.end()
