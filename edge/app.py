@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 from edge.errors import EdgeError, encode_problem, problem_headers, problem_of
 from edge.http_messages import MessageRoutes
 from edge.http_operations import OperationRoutes
-from edge.http_request import redact_query
+from edge.http_request import no_content, redact_query
 from edge.http_sessions import SessionRoutes
 from edge.routes import METHODS, Route, template_of
 from edge.services import Services
@@ -86,7 +86,7 @@ class _Border:
         origins.check_origin(origin, host)
         g.origin = origin
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
-            return Response(b"", status=204)
+            return no_content()
         return None
 
     async def leave(self, response: Response) -> Response:

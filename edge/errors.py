@@ -222,12 +222,6 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "not_ready": ErrorKind(
             503, "Not ready", "the reasons are in details", retry_after_ms=1_000
         ),
-        "unknown": ErrorKind(
-            504,
-            "The outcome is not known",
-            "resend with the same client_id: it is stored once",
-            retry_after_ms=1_000,
-        ),
         "log_poisoned": ErrorKind(
             503,
             "The log failed",

@@ -116,6 +116,13 @@ def json_response(
     return Response(body, status=status, headers=headers, content_type=_JSON)
 
 
+def no_content() -> Response:
+    """Return 204: done, and nothing to say; so there is no type of content either."""
+    response = Response(b"", status=204)
+    del response.headers["Content-Type"]
+    return response
+
+
 def encode(value: Any) -> bytes:
     """Return our own values as JSON."""
     return msgspec.json.encode(value)

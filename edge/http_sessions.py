@@ -7,7 +7,15 @@ from quart import Response
 from edge.access import acting_user, check_owns, session_owner
 from edge.auth import Principal
 from edge.http_bodies import ChangeSession, CreateSession, MarkRead, ReadCursor
-from edge.http_request import Query, caller, encode, json_response, open_session, read_body
+from edge.http_request import (
+    Query,
+    caller,
+    encode,
+    json_response,
+    no_content,
+    open_session,
+    read_body,
+)
 from edge.protocol import clean_content
 from edge.routes import Route
 from edge.services import Services
@@ -51,7 +59,7 @@ class SessionRoutes:
             principal.workspace,
             body.id,
             user_id=owner,
-            members=tuple(dict.fromkeys(body.members)),
+            members=body.members,
             agent_id=body.agent_id,
             metadata=clean_content(body.metadata),
         )
@@ -98,7 +106,7 @@ class SessionRoutes:
         info = await self._services.node.catalog.change(
             principal.workspace,
             session,
-            members=None if members is UNSET else tuple(dict.fromkeys(members)),
+            members=None if members is UNSET else members,
             metadata=clean_content(body.metadata) if bytes(body.metadata) else None,
             agent_id=None if body.agent_id is UNSET else body.agent_id,
             clear_agent=body.agent_id is None,
@@ -110,7 +118,7 @@ class SessionRoutes:
         """Erase a session; its id is not given out again."""
         principal = await self._owner(session)
         await self._services.node.catalog.delete(principal.workspace, session)
-        return Response(b"", status=204)
+        return no_content()
 
     async def archive(self, session: str) -> Response:
         """Make a session read-only."""

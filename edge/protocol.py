@@ -132,11 +132,25 @@ def find_ref(data: bytes) -> bytes:
     """Return the ref of a frame that could not be decoded, or null if it has none that can be told."""
     try:
         ref = bytes(_decode_ref(data).ref)
+    except (msgspec.DecodeError, RecursionError):
+        # No JSON: NaN, a lone surrogate. What stands before the first nested value is told apart even so.
+        found = _EARLY_REF.match(data)
+        ref = found[1] if found and data.count(b'"ref"') == 1 else b"null"
+    try:
         ref.decode()
         check_ref(ref)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, EdgeError):
+    except (UnicodeDecodeError, EdgeError):
         return b"null"
     return ref
+
+
+# From the start of the frame, members whose values are no object or array, and then the ref. A second ref,
+# wherever it is, would make it a guess.
+_EARLY_REF = re.compile(
+    rb'\s*\{\s*(?:"[a-z_]{1,16}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[-+.\w]{1,64})\s*,\s*)*?'
+    rb'"ref"\s*:\s*("[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]*))\s*[,}]',
+    re.DOTALL,
+)
 
 
 def check_ref(ref: bytes) -> None:

@@ -5,7 +5,7 @@ What it leaves to us is here: reassembly with a cap on fragments, a cap on pongs
 and a reason for those whose messages are too long or whose handshake is no HTTP.
 
 What makes up nearly all traffic, a whole masked text frame under 64 KiB between other whole frames, is
-unmasked here and never reaches it: 0.6 µs instead of 2.5. The stream is cut at frame boundaries for that,
+unmasked here and never reaches it: 0.36 µs instead of 2.5. The stream is cut at frame boundaries for that,
 so the protocol only ever sees whole frames, or the head of one that it will refuse for its size. Text
 frames are written past it too (`text_frame`).
 """

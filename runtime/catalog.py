@@ -65,6 +65,7 @@ class Catalog:
         """
         node = self._node
         node.tick()
+        members = _distinct(members)
         session_id = node.stamper.next_id() if session_id is None else session_id
         _check_names(session_id=session_id, user_id=user_id, agent_id=agent_id, members=members)
         _check_metadata(metadata)
@@ -125,6 +126,7 @@ class Catalog:
                 expected_version=expected_version,
                 version=old.version,
             )
+        members = None if members is None else _distinct(members)
         _check_names(agent_id=agent_id, members=members or ())
         _check_metadata(metadata or b"")
         self._node.tick()
@@ -208,6 +210,11 @@ def _end_tails_of_strangers(server: "SessionServer") -> None:
     for tail in list(server.tails):
         if tail.reader is not None and not server.info.allows(tail.reader):
             tail.end(error)
+
+
+def _distinct(members: tuple[str, ...]) -> tuple[str, ...]:
+    """Naming a member twice says no more than once; the order of first mention stays."""
+    return tuple(dict.fromkeys(members))
 
 
 def _check_names(

@@ -51,7 +51,6 @@ EXIT_CODES = {
     "archive_unavailable": ExitCode.UNREACHABLE,
     "invalid_config": ExitCode.USAGE,
     "invalid_field": ExitCode.USAGE,
-    "unknown": ExitCode.TIMEOUT,
 }
 _STATUS_EXIT_CODES = {404: ExitCode.NOT_FOUND, 409: ExitCode.NOT_FOUND, 410: ExitCode.NOT_FOUND}
 

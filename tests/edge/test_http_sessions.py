@@ -259,6 +259,7 @@ async def test_an_erased_session_leaves_a_tombstone(http: HttpClient) -> None:
     await http.post("/v1/sessions/s1/messages", {"sender": "u", "content": "x"})
     erased = await http.request("DELETE", "/v1/sessions/s1")
     assert (erased.status, erased.body) == (204, b"")
+    assert "content-type" not in erased.headers
     for answer in (
         await http.get("/v1/sessions/s1"),
         await http.get("/v1/sessions/s1/messages"),

@@ -1,4 +1,5 @@
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,49 @@ def test_the_ref_of_a_bad_frame_is_found_where_it_can_be() -> None:
     assert find_ref(b'{"type":"nope","ref":"9"}') == b'"9"'
     assert find_ref(b'{"ref":') == b"null"
     assert find_ref(b'{"ref":[1]}') == b"null"
+
+
+@pytest.mark.parametrize(
+    ("data", "ref"),
+    [
+        (b'{"type":"send","ref":"9","session":"s","content":NaN}', b'"9"'),
+        (b' { "ref" : -7 , "type":"send","content":{"a":"\\ud800"}}', b"-7"),
+        (b'{"type":"send","content":-Infinity,"ref":"9"}', b'"9"'),
+        (b'{"type":"send","content":"\\ud800 \\" ,\\"refs","ref":"9"}', b'"9"'),
+        # It may not be a part of the content, and not be one of two.
+        (b'{"type":"send","content":{"ref":"9"},"a":NaN}', b"null"),
+        (b'{"type":"send","content":[NaN],"ref":"9"}', b"null"),
+        (b'{"type":"send","content":"\\ud800\\",\\"ref\\":1,"}', b"null"),
+        (b'{"ref":"9","content":NaN,"ref":"8"}', b"null"),
+        (b'{"ref":"9","content":{"ref":NaN}}', b"null"),
+        (b'[{"ref":"9","content":NaN}]', b"null"),
+        (b'{"ref":"\\ud800","content":NaN}', b"null"),
+        (b'{"ref":"\xff","content":NaN}', b"null"),
+        (b'{"ref":01,"content":NaN}', b"null"),
+        (b'{"ref":"' + b"9" * 200 + b'","content":NaN}', b"null"),
+    ],
+)
+def test_the_ref_of_what_is_no_json_is_found_before_anything_nested(
+    data: bytes, ref: bytes
+) -> None:
+    assert find_ref(data) == ref
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"a":"' + b"\\\\" * 120_000,
+        b'{"a":' * 50_000,
+        b'{"a":1,' + b'"a":1,' * 40_000 + b"x",
+        b"{" + b" " * 250_000,
+        b'{"a":1 ' + b" " * 250_000,
+        b'"ref"' * 50_000,
+    ],
+)
+def test_looking_for_a_ref_takes_no_longer_than_the_frame_is_long(data: bytes) -> None:
+    began = time.process_time()
+    assert find_ref(data) == b"null"
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("depth", [1, DEPTH_MAX])

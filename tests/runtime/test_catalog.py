@@ -90,6 +90,17 @@ async def test_changes_survive_deactivation_and_count_versions(open_test_node: O
             await node.catalog.change(W, "s1", members=(), expected_version=1)
 
 
+async def test_a_member_that_is_named_twice_is_one_member(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        many = ("bob", "carol", "bob") * 500
+        info, _ = await node.catalog.create(W, "s1", user_id="alice", members=many)
+        assert info.members == ("bob", "carol")
+        same = await node.catalog.create(W, "s1", user_id="alice", members=("bob", "carol"))
+        assert same == (info, False)
+        changed = await node.catalog.change(W, "s1", members=("dave", "bob", "dave"))
+        assert changed.members == ("dave", "bob")
+
+
 async def test_an_archived_session_is_read_but_not_written(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)

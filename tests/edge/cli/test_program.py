@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.edge.cli.conftest import Ringlog
 from tests.edge.server_process import ROOT
 
@@ -26,6 +28,16 @@ def test_every_command_has_an_example_in_its_help(ringlog: Ringlog) -> None:
         help_text = ringlog(*command, "-h")
         assert help_text.code == 0
         assert f"  ringlog {' '.join(command)}" in help_text.out, command
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["session", "show", "--help"], ["nonsense"]])
+def test_the_program_is_called_ringlog_however_it_is_run(arguments: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )  # fmt: skip
+
+    assert (done.stdout or done.stderr).startswith("Usage: ringlog ")
+    assert "python" not in done.stdout + done.stderr
 
 
 def test_help_loads_nothing_heavy() -> None:
