@@ -60,8 +60,9 @@ SWEEP_PIECE = 1_000
 class NodeOptions:
     """What a node is opened with.
 
-    `unflushed_bytes_max` bounds what waits for the archive, in memory and so in the log: at 512 bytes a
-    message, 256 MiB is about 350,000 messages, a minute of outage at 6,000 messages a second.
+    `unflushed_bytes_max` bounds what waits for the archive, in memory and so in the log. A message counts
+    with its body and 1 KiB: at 512 bytes, 256 MiB is about 175,000 messages, half a minute of outage at
+    6,000 messages a second.
     """
 
     data_dir: Path
