@@ -45,6 +45,7 @@ from edge.pump import Pump
 from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
+from edge.watch import Watch
 from runtime import Node, NodeOptions, open_node
 from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
 
@@ -142,6 +143,7 @@ class Server:
                 tasks.start_soon(self._bound_the_end, node)
                 tasks.start_soon(pump.run)
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
+                tasks.start_soon(Watch(node).run)
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 self._announce(auth, listener)
                 await anext(signals)

@@ -21,7 +21,7 @@ from edge.pump import Pump
 from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from runtime import Node, NodeOptions, open_node
-from storage import ApiKey, Archive, LogOptions, open_archive
+from storage import ApiKey, Archive, Directory, LogOptions, open_archive
 
 SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
 SIGNING_KEY = b"a signing key of at least thirty-two bytes"
@@ -83,6 +83,7 @@ async def open_one_port(
     allowed_origins: Iterable[str] = (),
     allowed_hosts: Iterable[str] = (),
     ssl_context: ssl.SSLContext | None = None,
+    directory: Directory | None = None,
 ) -> AsyncIterator[OnePort]:
     """Serve until the block ends; development mode unless `auth` has keys."""
     limits = limits or Limits()
@@ -95,7 +96,7 @@ async def open_one_port(
     listener = open_listener("127.0.0.1", 0, limits)
     try:
         options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
-        async with open_node(options, archive) as node, trio.open_nursery() as nursery:
+        async with open_node(options, archive, directory) as node, trio.open_nursery() as nursery:
             services = Services(node, who, origins, limits, metrics)
             pump = Pump(node, who, origins, limits)
             streams = StreamWebSockets(pump.board)
