@@ -208,7 +208,9 @@ class HttpConnection:
                 return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
-        # The peer is gone; the application hears of it as a disconnect.
+        # The peer is gone; the application hears of it as a disconnect. The reader may be waiting not for
+        # the peer but for this response to end, with the peer's next request in its hands.
+        self._reading.cancel()
         await self._protocol.handle(Closed())
 
     async def _half_close(self) -> None:

@@ -1,4 +1,5 @@
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -149,6 +150,37 @@ async def test_a_stalled_reader_of_a_stream_is_cut_and_the_others_read_on(tmp_pa
             while edge.metrics.event_streams > 1:
                 await trio.sleep(0.01)
         assert edge.http_server.connections == 2
+        await stalled.aclose()
+
+
+async def test_a_peer_that_leaves_with_a_second_request_sent_ahead_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(sse_keep_alive_seconds=0.1)
+    async with open_one_port(tmp_path, limits=limits) as edge:
+        async with open_http(edge.port) as http:
+            await http.post("/v1/sessions", {"id": "s", "user_id": "u"})
+            await http.send("GET", "/v1/sessions/s/stream?last_seq=0")
+            await http.stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert (await http.receive_head()).status == 200
+        with trio.fail_after(5):
+            while edge.acceptor.connections:
+                await trio.sleep(0.01)
+
+
+async def test_a_stalled_reader_with_many_requests_sent_ahead_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(stall_timeout_seconds=0.3)
+    async with open_one_port(tmp_path, limits=limits) as edge:
+        stalled = await open_stalled_reader(edge.port, "/openapi.json")
+        with suppress(trio.BrokenResourceError):
+            while True:
+                await stalled.send_all(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with trio.fail_after(5):
+            while edge.acceptor.connections:
+                await trio.sleep(0.01)
+        assert edge.metrics.readers_stalled == 1
         await stalled.aclose()
 
 
