@@ -14,10 +14,10 @@ IDENTIFIER_LENGTH_MAX = 128
 
 KIND_LENGTH_MAX = 64
 
-is_identifier = re.compile(r"[A-Za-z0-9._:@~+=|-]{1,128}").fullmatch
-is_kind = re.compile(r"[A-Za-z0-9._:@~+=|-]{1,64}").fullmatch
-IDENTIFIER_RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
-KIND_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
+is_identifier = re.compile(rf"[A-Za-z0-9._:@~+=|-]{{1,{IDENTIFIER_LENGTH_MAX}}}").fullmatch
+is_kind = re.compile(rf"[A-Za-z0-9._:@~+=|-]{{1,{KIND_LENGTH_MAX}}}").fullmatch
+IDENTIFIER_RULE = f"1 to {IDENTIFIER_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
+KIND_RULE = f"1 to {KIND_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
 
 _COUNTER_BITS = 48
 
