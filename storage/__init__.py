@@ -34,7 +34,7 @@ from storage.errors import (
 )
 from storage.flusher import Flusher, FlushOptions
 from storage.history import SessionSnapshot
-from storage.inspection import Damage, DumpedFrame, Repair, Report
+from storage.inspection import Damage, DumpedFrame, Lost, Repair, Report
 from storage.inspection import dump as dump_log
 from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
@@ -78,6 +78,7 @@ __all__ = [
     "LogPoisonedError",
     "LogQueueFullError",
     "LogStatistics",
+    "Lost",
     "MessageRecord",
     "NodeState",
     "Ownership",

@@ -45,7 +45,7 @@ class LogBehindCursorError(StorageError):
     """The log ends below the flushed cursor: records that were archived are missing from it."""
 
     code = "log_behind_cursor"
-    hint = "the log directory is not the one this archive knows; restore it, or start with a new data directory"
+    hint = "put the log back that this archive knows; if it is lost, begin another at the cursor: ringlog log repair"
 
     def __init__(self, log_end: int, cursor: int) -> None:
         super().__init__(

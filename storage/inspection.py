@@ -1,34 +1,31 @@
 """Looks into a log that no server has open: what it holds, what is wrong with it, what can be done.
 
-`dump` and `verify` change nothing. `repair` gives up as little as possible and destroys nothing: a segment
-that is cut or left out stays beside the log under a name ending in `.damaged`. A torn end is no damage, the
+`dump` and `verify` change nothing. `repair` knows how far the archive came, gives up as little as
+possible of the rest and destroys nothing: a segment that is left out stays beside the log under a name ending in `.damaged`. A torn end is no damage, the
 next start drops it. In the log of a running server the end may look torn, because it is being written.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.directory import Directory, File
-from storage.errors import CorruptLogError
-from storage.frame import (
-    FRAME_HEADER_BYTES,
-    MalformedError,
-    SegmentHeader,
-    append_record,
-    decode_records,
-)
+from storage.errors import ArchiveBehindLogError, CorruptLogError
+from storage.frame import FRAME_BYTES_MAX, MalformedError, SegmentHeader, decode_records
 from storage.record import StoredRecord
-from storage.recovery import Span, Tail, check_chain, judge_end, lay_out, read_span
-from storage.segment import (
-    TEMPORARY_SUFFIX,
-    SegmentReader,
-    SegmentWriter,
-    Spare,
-    is_segment_name,
+from storage.recovery import (
+    REWRITE_NAME,
+    Span,
+    Tail,
+    check_chain,
+    judge_end,
+    lay_out,
+    read_span,
+    write_sealed,
 )
+from storage.segment import SegmentReader, base_lsn_of, highest_epoch, is_segment_name
 
 DAMAGED_SUFFIX = ".damaged"
-_REPAIRED_SUFFIX = f".repaired{TEMPORARY_SUFFIX}"
 _COPY_BYTES = 1024 * 1024
 
 
@@ -87,23 +84,36 @@ class DumpedFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """LSNs that a repaired log lacks, and the archive too; `end` is None where it cannot be known.
+
+    With `readable`, they can be read behind the damage, in what is kept beside the log.
+    """
+
+    begin: int
+    end: int | None
+    readable: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Repair:
     """What a repair does, or would do.
 
-    `cut` names the segment that is shortened, if any, and `set_aside` those that are left out; the
-    originals of all of them are kept. Afterwards the log ends at `lsn_end`. `lost_to` is the end of what
-    could be read beyond that.
+    `set_aside` names the segments whose originals are kept beside the log. With `rewrites`, a new segment
+    takes the records from the cursor on, as far as there is no hole, and all after it is left out. What the
+    archive does not have and the log then does not either is `lost`.
     """
 
-    cut: str | None
-    set_aside: tuple[str, ...]
+    cursor: int
     lsn_end: int
-    lost_to: int
+    rewrites: bool
+    set_aside: tuple[str, ...]
+    lost: tuple[Lost, ...]
 
     @property
     def needed(self) -> bool:
         """Return whether there is anything to do."""
-        return self.cut is not None or bool(self.set_aside)
+        return self.rewrites or bool(self.set_aside)
 
 
 def dump(directory: Directory, from_lsn: int = 0) -> Iterator[DumpedFrame | Damage]:
@@ -147,19 +157,31 @@ def verify(directory: Directory) -> Report:
     return Report(tuple(segments), voided, tuple(damage), torn, lsn_begin, lsn_end)
 
 
-def repair(directory: Directory, *, dry_run: bool = True) -> Repair:
-    """Make the log end before its first damage; with `dry_run` only say what that would mean.
+def repair(directory: Directory, *, node_id: bytes, cursor: int, dry_run: bool = True) -> Repair:
+    """Make the log one that starts; with `dry_run` only say what that would mean.
 
-    What comes after the damage cannot be kept: a log with a hole would give out messages with a hole.
+    The archive has everything below `cursor`, so what is damaged there is set aside and nothing is lost.
+    From `cursor` on, the records are kept up to the first that cannot be read: a log with a hole would
+    give out messages with a hole.
+
+    Raises:
+        ArchiveBehindLogError: the log begins above `cursor`; no repair helps with that.
+        CorruptLogError: a segment belongs to another node.
     """
+    names = [name for name in directory.names() if is_segment_name(name)]
+    if not names and cursor == 0:
+        return Repair(0, 0, rewrites=False, set_aside=(), lost=())
+    base_lsn = min(map(base_lsn_of, names), default=cursor)
+    if base_lsn > cursor:
+        raise ArchiveBehindLogError(cursor, base_lsn)
+    for span in _survey(directory)[0]:
+        if span.header.node_id != node_id:
+            owner = span.header.node_id.hex()
+            raise CorruptLogError(f"{directory.path}/{span.name}", 0, f"it belongs to node {owner}")
     report = verify(directory)
-    lost_to = max((segment.lsn_seen for segment in report.segments), default=0)
-    unreadable = {each.name for each in report.damage} - {each.name for each in report.segments}
-    plan = Repair(None, tuple(sorted(unreadable)), report.lsn_end, max(lost_to, report.lsn_end))
-    if len(unreadable) < len(report.damage):
-        plan = _plan_cut(report, plan)
-    if not dry_run:
-        _carry_out(directory, plan)
+    plan = _plan(directory, report, cursor)
+    if not dry_run and plan.needed:
+        _carry_out(directory, plan, node_id)
     return plan
 
 
@@ -214,56 +236,135 @@ def _seen_beyond(reader: SegmentReader) -> int:
     """Return the end of the records that can be read somewhere after damage."""
     seen = 0
     while reader.skip_damage():
-        try:
+        with suppress(CorruptLogError):
             for frame in reader.frames():
                 seen = max(seen, frame.lsn_end)
-        except CorruptLogError:
-            continue
     return seen
 
 
-def _plan_cut(report: Report, plan: Repair) -> Repair:
-    """Cut the segment in which the readable records end, and leave out all after it."""
-    damaged = {each.name for each in report.damage}
-    cut = None
-    set_aside = list(plan.set_aside)
-    for segment in report.segments:
-        if segment.base_lsn >= report.lsn_end and segment.base_lsn > report.lsn_begin:
-            set_aside.append(segment.name)
-        elif segment.lsn_end == report.lsn_end and segment.name in damaged:
-            cut = segment.name
-    return Repair(cut, tuple(sorted(set_aside)), plan.lsn_end, plan.lost_to)
+def _plan(directory: Directory, report: Report, cursor: int) -> Repair:
+    """Keep the whole segments that lead up to the cursor; rewrite from there if the rest is not whole."""
+    headless = _headless(report)
+    damaged = {each.name for each in report.damage} - headless
+    kept = _lead_up(report, damaged, cursor)
+    behind = [each for each in report.segments if each.base_lsn > cursor]
+    lost_end = _lost_end(directory, report, headless, cursor)
+    if kept and damaged.isdisjoint(each.name for each in behind):
+        stay = {each.name for each in (*kept, *behind)} if damaged else set()
+        aside = {each.name for each in report.segments if damaged and each.name not in stay}
+        return Repair(
+            cursor,
+            report.segments[-1].lsn_end,
+            rewrites=False,
+            set_aside=tuple(sorted(aside | headless)),
+            lost=lost_end,
+        )
+    readable = _readable(directory, report, cursor)
+    lsn_end = readable[0][1] if readable and readable[0][0] == cursor else cursor
+    stay = {each.name for each in kept if each.base_lsn < cursor}
+    aside = {each.name for each in report.segments if each.name not in stay}
+    lost = (*_holes(readable, lsn_end), *lost_end)
+    return Repair(
+        cursor, lsn_end, rewrites=True, set_aside=tuple(sorted(aside | headless)), lost=lost
+    )
 
 
-def _carry_out(directory: Directory, plan: Repair) -> None:
-    """Change the directory step by step; after any of them the same repair can be run again."""
-    if plan.cut is not None:
-        _write_readable_part(directory, plan.cut, plan.lsn_end)
-        _copy(directory, plan.cut, plan.cut + DAMAGED_SUFFIX)
+def _headless(report: Report) -> set[str]:
+    """Return the files whose headers cannot be read."""
+    return {each.name for each in report.damage} - {each.name for each in report.segments}
+
+
+def _lead_up(report: Report, damaged: set[str], cursor: int) -> list[SegmentReport]:
+    """Return the segments that hold all from some LSN up to the cursor; the last one may go beyond."""
+    kept: list[SegmentReport] = []
+    needed_to = cursor
+    for each in reversed([each for each in report.segments if each.base_lsn <= cursor]):
+        if each.lsn_end < needed_to or each.name in damaged:
+            break
+        kept.append(each)
+        needed_to = each.base_lsn
+    kept.reverse()
+    return kept
+
+
+def _readable(directory: Directory, report: Report, cursor: int) -> list[tuple[int, int]]:
+    """Return the ranges of LSNs from the cursor on that can be read and continue, ascending."""
+    foreign = {each.name for each in report.damage if each.position == 0}
+    breaks = {each.base_lsn for each in report.segments if each.name in foreign} - {cursor}
+    ranges: list[tuple[int, int]] = []
+    for found in dump(directory, cursor):
+        if isinstance(found, DumpedFrame):
+            for record in found.records:
+                if ranges and ranges[-1][1] == record.lsn and record.lsn not in breaks:
+                    ranges[-1] = (ranges[-1][0], record.lsn + 1)
+                else:
+                    ranges.append((record.lsn, record.lsn + 1))
+    return ranges
+
+
+def _holes(readable: list[tuple[int, int]], lsn_end: int) -> Iterator[Lost]:
+    """Yield what cannot be read beyond `lsn_end`, and what can but comes after it."""
+    for begin, end in readable:
+        if end <= lsn_end:
+            continue
+        if begin > lsn_end:
+            yield Lost(lsn_end, begin, readable=False)
+        yield Lost(begin, end, readable=True)
+        lsn_end = end
+
+
+def _lost_end(
+    directory: Directory, report: Report, headless: set[str], cursor: int
+) -> tuple[Lost, ...]:
+    """Say whether the log went on, or may have, behind the last record that can be read."""
+    seen = max((each.lsn_seen for each in report.segments), default=0)
+    unknown = Lost(max(seen, cursor), None, readable=False)
+    if seen < cursor or any(base_lsn_of(name) >= seen for name in headless):
+        return (unknown,)
+    if not report.segments:
+        return ()
+    with SegmentReader(directory, report.segments[-1].name) as reader:
+        with suppress(CorruptLogError):
+            for _ in reader.frames():
+                pass
+        _seen_beyond(reader)
+        sealed_end = reader.header.sealed_end
+        if sealed_end is not None and seen < sealed_end:
+            return (Lost(seen, sealed_end, readable=False),)
+        # Up to one write is a torn one, which was never acknowledged.
+        return (unknown,) if reader.damage_end() - reader.offset > FRAME_BYTES_MAX else ()
+
+
+def _carry_out(directory: Directory, plan: Repair, node_id: bytes) -> None:
+    """Change the directory step by step; after any of them the same repair can be run again.
+
+    The new segment voids, by its epoch, all from the cursor on. A start removes what is void, so the
+    originals are copied before.
+    """
+    names = plan.set_aside
+    if plan.rewrites:
+        for name in names:
+            _copy(directory, name, name + DAMAGED_SUFFIX)
         directory.sync()
-    # From the end: a log that was only partly shortened has no hole.
-    for name in sorted(plan.set_aside, reverse=True):
+        records = [
+            record
+            for found in dump(directory, plan.cursor)
+            if isinstance(found, DumpedFrame)
+            for record in found.records
+            if record.lsn < plan.lsn_end
+        ]
+        if REWRITE_NAME in directory.names():
+            directory.unlink(REWRITE_NAME)
+        write_sealed(
+            directory,
+            records,
+            node_id=node_id,
+            epoch=highest_epoch(directory) + 1,
+            base_lsn=plan.cursor,
+        )
+    for name in names:
         directory.rename(name, name + DAMAGED_SUFFIX)
         directory.sync()
-    if plan.cut is not None:
-        directory.rename(plan.cut + _REPAIRED_SUFFIX, plan.cut)
-        directory.sync()
-
-
-def _write_readable_part(directory: Directory, name: str, lsn_end: int) -> None:
-    """Write what can be read of a segment, durably, under a name of its own."""
-    target = name + _REPAIRED_SUFFIX
-    with SegmentReader(directory, name) as reader:
-        header = reader.header
-        span = Span(name, header, header.base_lsn, lsn_end, reader.size)
-        opened = SegmentHeader(header.node_id, header.epoch, header.base_lsn, None, header.prev_crc)
-        writer = SegmentWriter(Spare(_create_anew(directory, target), target, 0), opened)
-        for record in read_span(reader, span, {}):
-            frame = bytearray(FRAME_HEADER_BYTES)
-            append_record(frame, record)
-            writer.append(frame, count=1, first_lsn=record.lsn, durable_upto=record.lsn)
-    writer.sync()
-    writer.close()
 
 
 def _copy(directory: Directory, name: str, target: str) -> None:

@@ -51,7 +51,7 @@ from storage.segment import (
 )
 
 TORN_SUFFIX = ".torn"
-_REWRITE_NAME = f"rewrite{TEMPORARY_SUFFIX}"
+REWRITE_NAME = f"rewrite{TEMPORARY_SUFFIX}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,9 @@ def recover(directory: Directory, *, node_id: bytes, epoch: int, cursor: int) ->
     voided = list(findings.voided)
     if findings.records:
         assert findings.records[0].lsn == cursor
-        rewritten, chain_crc = _rewrite(directory, findings.records, node_id=node_id, epoch=epoch)
+        rewritten, chain_crc = write_sealed(
+            directory, findings.records, node_id=node_id, epoch=epoch, base_lsn=cursor
+        )
         voided += [span.name for span in spans if span.base >= cursor]
         spans = [
             replace(span, end=min(span.end or 0, cursor)) for span in spans if span.base < cursor
@@ -293,13 +295,18 @@ def _keep_torn_bytes(directory: Directory, tail: Tail) -> None:
     directory.sync()
 
 
-def _rewrite(
-    directory: Directory, records: list[StoredRecord], *, node_id: bytes, epoch: int
+def write_sealed(
+    directory: Directory,
+    records: list[StoredRecord],
+    *,
+    node_id: bytes,
+    epoch: int,
+    base_lsn: int,
 ) -> tuple[Span, int]:
     """Write `records` into a sealed segment of `epoch`; return its span and its last CRC."""
-    base_lsn, end = records[0].lsn, records[-1].lsn + 1
+    end = base_lsn + len(records)
     header = SegmentHeader(node_id, epoch, base_lsn, sealed_end=end, prev_crc=0)
-    writer = SegmentWriter(Spare(directory.create(_REWRITE_NAME), _REWRITE_NAME, 0), header)
+    writer = SegmentWriter(Spare(directory.create(REWRITE_NAME), REWRITE_NAME, 0), header)
     frame = bytearray(FRAME_HEADER_BYTES)
     first_lsn = base_lsn
     for record in records:

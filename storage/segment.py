@@ -45,6 +45,11 @@ def segment_name(base_lsn: int, epoch: int) -> str:
     return f"{base_lsn:020d}-{epoch:010d}.log"
 
 
+def base_lsn_of(name: str) -> int:
+    """Return the base LSN that a segment's name says."""
+    return int(name.partition("-")[0])
+
+
 def is_segment_name(name: str) -> bool:
     """Return whether `name` is one that `segment_name` makes."""
     return _NAME.fullmatch(name) is not None

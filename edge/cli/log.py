@@ -5,6 +5,7 @@ end may then look torn because it is being written. `repair` takes the lock.
 """
 
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from edge.config import Config
 from edge.printable import escape
 
 if TYPE_CHECKING:
-    from storage import Damage, DumpedFrame, RealDirectory, Repair
+    from storage import Damage, DumpedFrame, Lost, RealDirectory, Repair
 
 commands = typer.Typer(help="The commit log's files: dump, verify, repair.", no_args_is_help=True)
 
@@ -94,19 +95,24 @@ def verify(*, config: Config, as_json: Json = False) -> None:
 
 
 @commands.command("repair")
-@takes(Config, "data")
+@takes(Config, "archive", "data")
 def repair(
     *,
     config: Config,
+    cursor: Annotated[
+        int | None,
+        typer.Option(min=0, help="the archive has everything below this LSN [default: ask it]"),
+    ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="do it, instead of saying what it would do")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make the log end before its first damage; what is taken out stays beside it as `….damaged`.
+    """Make a damaged log start again; what is taken out stays beside it as `….damaged`.
 
-    Without --apply nothing is changed: it says what would be done, and exits with 1 if that is anything.
+    What the archive has already is not needed. Of the rest, all is kept up to the first record that cannot be
+    read. Without --apply nothing is changed: it says what would be done, and exits with 1 if that is anything.
 
     \b
       ringlog log repair
@@ -115,7 +121,9 @@ def repair(
     from storage import repair_log
 
     with _open_log(config, writable=apply) as directory:
-        plan = repair_log(directory)
+        node_id = _read_node_id(config)
+        flushed = _read_cursor(config, node_id) if cursor is None else cursor
+        plan = repair_log(directory, node_id=node_id.bytes, cursor=flushed)
         _print_plan(plan, as_json=as_json)
         if not plan.needed:
             return
@@ -124,8 +132,42 @@ def repair(
             raise typer.Exit(ExitCode.FAILURE)
         if not yes:
             _confirm()
-        repair_log(directory, dry_run=False)
+        repair_log(directory, node_id=node_id.bytes, cursor=flushed, dry_run=False)
     note("done; what was taken out is beside the log, under names that end in .damaged")
+
+
+def _read_node_id(config: Config) -> uuid.UUID:
+    path = config.data / "node_id"
+    try:
+        return uuid.UUID(path.read_text().strip())
+    except (OSError, ValueError):
+        raise CommandError(
+            "not_found",
+            f"there is no node id in {path}",
+            "it belongs to the log: put it back, or name the data directory of the server: --data DIR",
+            ExitCode.NOT_FOUND,
+        ) from None
+
+
+def _read_cursor(config: Config, node_id: uuid.UUID) -> int:
+    """Ask the archive how far it has this node's log."""
+    from storage import StorageError, open_archive, probe_archive
+
+    hint = "name the archive: --archive URL; or say how far it has this log: --cursor LSN"
+    try:
+        known = probe_archive(config.archive).found is not None
+        if known:
+            archive = open_archive(config.archive)
+            try:
+                owned = archive.read_cursor(node_id.hex)
+            finally:
+                archive.close()
+            if owned.epoch:
+                return owned.cursor
+    except StorageError as error:
+        raise CommandError(error.code, str(error), hint, ExitCode.UNREACHABLE) from None
+    why = "the archive does not know this log's node" if known else "there is no archive"
+    raise CommandError("not_found", f"{why}: what it lacks is not known", hint, ExitCode.NOT_FOUND)
 
 
 @contextmanager
@@ -176,15 +218,26 @@ def _print_plan(plan: "Repair", *, as_json: bool) -> None:
     elif not plan.needed:
         note("the log needs no repair")
     else:
-        if plan.cut is not None:
-            print(f"shorten   {plan.cut}")
         for name in plan.set_aside:
             print(f"set aside {name}")
-        print(f"the log then ends at LSN {plan.lsn_end}")
-        if plan.lost_to > plan.lsn_end:
-            print(
-                f"records up to LSN {plan.lost_to} can be read behind the damage, and are left out"
-            )
+        print(
+            f"the archive has everything below LSN {plan.cursor}; the log then ends at {plan.lsn_end}"
+        )
+        for lost in plan.lost:
+            print(_lost_text(lost))
+        if not plan.lost:
+            print("nothing is lost")
+
+
+def _lost_text(lost: "Lost") -> str:
+    if lost.end is None:
+        return f"LOST      whatever came at LSN {lost.begin} and above: it cannot be read"
+    which = (
+        f"LSN {lost.begin}" if lost.end == lost.begin + 1 else f"LSN {lost.begin} to {lost.end - 1}"
+    )
+    if lost.readable:
+        return f"left out  {which}: behind the damage, `ringlog log dump` can read it in a copy"
+    return f"LOST      {which}: it cannot be read"
 
 
 def _confirm() -> None:

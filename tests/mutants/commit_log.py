@@ -204,4 +204,12 @@ LOG_MUTANTS = (
         DIRECTORY + "test_second_opening_is_refused_and_names_the_holder",
         DIRECTORY + "test_second_process_is_refused_until_the_first_has_ended",
     ),
+    mutant(
+        "a repair passes over a hole at the cursor",
+        "storage/inspection.py",
+        "if readable and readable[0][0] == cursor else cursor",
+        "if readable else cursor",
+        "tests/storage/test_inspection.py::"
+        "test_a_repaired_log_starts_and_lacks_only_what_the_archive_has_or_is_said_to_be_lost",
+    ),
 )

@@ -104,7 +104,9 @@ def test_damage_is_named_by_file_and_byte_repaired_on_demand_and_the_rest_served
         assert f"{name} at byte {damage['position']}: " in server.lines[0]
 
     planned = ringlog("log", "repair", f"--data={data}")
-    assert (planned.code, f"shorten   {name}" in planned.out) == (1, True)
+    assert (planned.code, f"set aside {name}" in planned.out) == (1, True)
+    assert "LOST      LSN 4: it cannot be read" in planned.out
+    assert "left out  LSN 5: behind the damage" in planned.out
     assert ringlog("log", "repair", "--apply", f"--data={data}").code == 2  # nobody to ask
     after = {path.name: path.read_bytes() for path in (data / "log").glob("*.log")}
     assert after == before
@@ -116,6 +118,46 @@ def test_damage_is_named_by_file_and_byte_repaired_on_demand_and_the_rest_served
         websocket.send('{"type":"join","ref":"j","session":"s","last_seq":0}')
         frames = [json.loads(websocket.recv(10)) for _ in range(5)]
         assert [f["content"]["text"] for f in frames if f["type"] == "message"] == TEXTS[:3]
+
+
+def test_damage_in_what_the_archive_has_is_repaired_and_nothing_is_lost(
+    ringlog: Ringlog, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        for text in TEXTS:
+            send(websocket, "s", text)
+        assert server.stop() == 0
+    name = flip_bit_in(data, TEXTS[2])
+    assert name in ringlog("log", "verify", f"--data={data}").err
+    with server_process(data) as server:
+        assert server.wait() == 1
+        assert name in server.lines[0]
+
+    planned = ringlog("log", "repair", f"--data={data}", "--json")
+    assert (planned.json["cursor"], planned.json["lsn_end"], planned.json["lost"]) == (6, 6, [])
+    repaired = ringlog("log", "repair", "--apply", "--yes", f"--data={data}")
+    assert (repaired.code, "nothing is lost" in repaired.out) == (0, True)
+    assert (data / "log" / f"{name}.damaged").exists()
+    assert ringlog("log", "verify", f"--data={data}").code == 0
+    with server_process(data) as server, open_socket(server.wait_ready()) as websocket:
+        websocket.send('{"type":"join","ref":"j","session":"s","last_seq":0}')
+        frames = [json.loads(websocket.recv(10)) for _ in range(len(TEXTS) + 2)]
+        assert [f["content"]["text"] for f in frames if f["type"] == "message"] == TEXTS
+        assert send(websocket, "s", "after") == len(TEXTS) + 1
+
+
+def test_a_repair_needs_to_know_what_the_archive_has(ringlog: Ringlog, data: Path) -> None:
+    flip_bit_in(data, TEXTS[3])
+    away = f"--archive=sqlite:///{data}/none/archive.db"
+    for archive, code in ((away, 3), ("--archive=postgresql://127.0.0.1:1/x", 4)):
+        refused = ringlog("log", "repair", f"--data={data}", archive)
+        assert (refused.code, "--cursor LSN" in refused.err) == (code, True)
+    given = ringlog("log", "repair", f"--data={data}", away, "--cursor=5", "--json")
+    assert (given.json["cursor"], given.json["lsn_end"], given.json["lost"]) == (5, 6, [])
+    (data / "node_id").unlink()
+    assert ringlog("log", "repair", f"--data={data}").code == 3
 
 
 @pytest.mark.parametrize("command", ["dump", "verify", "repair"])
