@@ -2,7 +2,8 @@
 
 The socket pump, the task per TLS connection and the ASGI route all drive this same class through a
 `Transport`. A request for a session that is not active waits in that session's queue while a task
-activates it, and so do the requests behind it for the same session: order holds, others pass.
+activates it, and so do the requests behind it for the same session: order holds, others pass. A few tasks
+for each connection do that, so one that asks for a thousand sessions does not stand before everyone else.
 
 Every request gets exactly one answer (`acked`, `done`, `refused`, or an immediate one); `in_flight`
 counts those that have not had theirs, and bounds the queues.
@@ -10,7 +11,6 @@ counts those that have not had theirs, and bounds the queues.
 
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -78,6 +78,7 @@ class Client:
 
     __slots__ = (
         "_ack_suffix",
+        "_activations",
         "_authenticate",
         "_errors",
         "_limits",
@@ -85,6 +86,7 @@ class Client:
         "_queues",
         "_tails",
         "_transport",
+        "_waiting",
         "closed",
         "in_flight",
         "principal",
@@ -106,6 +108,8 @@ class Client:
         self._errors = errors
         self._tails: dict[str, Tail] = {}
         self._queues: dict[str, deque[Request]] = {}
+        self._waiting: deque[str] = deque()
+        self._activations = 0
         self._ack_suffix = b',"durability":"%b"}' % node.durability.encode()
         self.principal = principal
         self.in_flight = 0
@@ -151,7 +155,10 @@ class Client:
                 self._handle(request, server)
             else:
                 self._queues[session_id] = deque((request,))
-                self._node.start_soon(partial(self._activate, session_id))
+                self._waiting.append(session_id)
+                if self._activations < self._limits.activations_max:
+                    self._activations += 1
+                    self._node.start_soon(self._activate)
 
     def close(self) -> None:
         """The connection is gone: follow nothing, answer nobody."""
@@ -160,6 +167,7 @@ class Client:
             tail.close()
         self._tails.clear()
         self._queues.clear()
+        self._waiting.clear()
 
     def cut(self, error: BaseException) -> None:
         """Tell the client why, and close with the code that goes with it."""
@@ -301,20 +309,21 @@ class Client:
 
     # Activation.
 
-    async def _activate(self, session_id: str) -> None:
-        """Work off the queue of a session that was not active when its first request came."""
-        queue = self._queues.get(session_id)
-        if queue is None:
-            return  # The client left before this task had its turn.
+    async def _activate(self) -> None:
+        """Work off the queues of sessions that were not active, one session after the other."""
         try:
-            await self._work_off(session_id, queue)
+            while self._waiting:
+                session_id = self._waiting.popleft()
+                await self._work_off(session_id, self._queues[session_id])
         except LogPoisonedError:
             raise
         except Exception:
             # A bug that one client meets must not end the others: it is told, closed, and logged.
-            log.exception("connection_failed", session=session_id)
+            log.exception("connection_failed")
             self.cut(EdgeError("internal", "something failed inside the server"))
             self._transport.flush()
+        finally:
+            self._activations -= 1
 
     async def _work_off(self, session_id: str, queue: deque[Request]) -> None:
         while queue and not self.closed:

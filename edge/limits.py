@@ -48,6 +48,9 @@ class Limits:
     in_flight_max: int = 1024
     # Sessions one connection may have joined: each costs a cursor and a place in a fan-out.
     subscriptions_max: int = 1000
+    # Sessions that are activated at once for one connection: enough to keep the archive's readers busy,
+    # few enough that others have their turn.
+    activations_max: int = 16
     # Frames one message may be split into. Empty fragments cost the sender two bytes and us an object.
     fragments_max: int = 1024
     # Pongs owed to one connection; a flood of pings is answered by closing, not by buffering.

@@ -327,3 +327,25 @@ async def test_a_bug_behind_an_activation_closes_its_client_and_no_other(
     logged = "".join(capfd.readouterr())
     assert logged.count("connection_failed") == 1
     assert logged.count("RuntimeError: swordfish") == 1
+
+
+async def test_a_client_that_asks_for_many_sessions_does_not_stand_before_the_others(
+    open_pump: OpenPump,
+) -> None:
+    async with (
+        open_pump() as server,
+        open_socket(server.port, "user_id=greedy") as greedy,
+        open_socket(server.port) as other,
+    ):
+        joins = [b'{"type":"join","ref":1,"session":"none-%d"}' % n for n in range(1_000)]
+        frames = [Frame(Opcode.TEXT, join).serialize(mask=True) for join in joins]
+        await greedy.stream.send_all(b"".join(frames))
+        assert (await other.ask(type="join", ref="j", session="s", create={}))["type"] == "joined"
+        waiting = [
+            connection.client.in_flight
+            for connection in server.pump.board.connections
+            if connection.client
+        ]
+        assert max(waiting) > 500
+        codes = [(await greedy.receive("hello", "error")).get("code") for _ in range(1_001)]
+        assert codes == [None] + ["session_not_found"] * 1_000
