@@ -5,6 +5,7 @@ nothing was logged as an error.
 """
 
 import json
+import random
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -35,17 +36,16 @@ def bystander(
 ) -> Iterator[Bystander]:
     """On plain TCP the socket pump serves, on TLS a task for each connection."""
     directory = tmp_path_factory.mktemp("hostile")
-    if request.param == "plain":
-        with open_bystander(directory / "data") as opened:
-            yield opened
-        return
-    authority = trustme.CA()
-    certificate = authority.issue_cert("localhost", "127.0.0.1")
-    certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
-    certificate.private_key_pem.write_to_path(directory / "key.pem")
-    flags = (f"--tls-cert={directory}/cert.pem", f"--tls-key={directory}/key.pem")
-    tls = ssl.create_default_context()
-    authority.configure_trust(tls)
+    flags: tuple[str, ...] = ()
+    tls = None
+    if request.param == "tls":
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost", "127.0.0.1")
+        certificate.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+        certificate.private_key_pem.write_to_path(directory / "key.pem")
+        flags = (f"--tls-cert={directory}/cert.pem", f"--tls-key={directory}/key.pem")
+        tls = ssl.create_default_context()
+        authority.configure_trust(tls)
     with open_bystander(directory / "data", *flags, tls=tls) as opened:
         yield opened
 
@@ -458,9 +458,8 @@ def test_valid_utf8_comes_back_byte_for_byte(bystander: Bystander, character: st
         raw.upgrade()
         raw.send(text(around(character.encode())), text(LAST))
 
-        assert raw.outcome(until_ref="last").texts == [
-            b'{"type":"ok","ref":"%b"}' % character.encode()
-        ]
+        answer = b'{"type":"ok","ref":"%b"}' % character.encode()
+        assert raw.outcome(until_ref="last").texts == [answer]
     bystander.check()
 
 
@@ -491,13 +490,10 @@ def test_a_peer_that_leaves_in_the_middle_leaves_nothing_behind(
 
 
 def test_noise_is_refused_and_disturbs_nobody(bystander: Bystander) -> None:
-    import random
-
     for seed in range(100):
-        noise = random.Random(seed).randbytes(2_000)
         with open_raw(bystander.address, bystander.tls) as raw:
             raw.upgrade()
-            raw.send(noise)
+            raw.send(random.Random(seed).randbytes(2_000))
             raw.end()
             assert raw.outcome().ended
     bystander.check()
