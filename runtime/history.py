@@ -37,7 +37,7 @@ async def read_after(server: "SessionServer", after_seq: int, limit: int) -> Mes
         rows = await server.node.read_archive(
             server, after_seq, limit=limit, bytes_max=PAGE_BYTES_MAX
         )
-        next_seq = rows[-1][0] + 1 if rows else next_seq
+        next_seq = rows[-1][0] + 1
     if len(rows) < limit and server.first_unflushed_seq <= next_seq <= server.durable_seq:
         records = server.unflushed_from(next_seq, limit - len(rows))
         rows += [(record.seq, record.body) for record in records]

@@ -29,12 +29,14 @@ from storage import (
     Archive,
     ArchiveUnavailableError,
     CommitLog,
+    CursorMismatchError,
     Directory,
     Flusher,
     FlushOptions,
     LogOptions,
     RealDirectory,
     Record,
+    SessionSnapshot,
     highest_epoch,
     open_commit_log,
 )
@@ -153,9 +155,16 @@ class Node:
     async def read_archive(
         self, server: SessionServer, after_seq: int, *, limit: int, bytes_max: int
     ) -> list[tuple[int, bytes]]:
-        """Return archived messages of a session after a seq, ascending."""
+        """Return archived messages of a session after a seq, ascending: at least the next one.
+
+        Ask only for what was flushed.
+
+        Raises:
+            ArchiveUnavailableError: it is away, or it lacks the next message: it went back, or is damaged.
+            SessionDeletedError: the message was erased.
+        """
         session = server.session
-        return await self.query(
+        rows = await self.query(
             self.archive.read_messages,
             session.workspace,
             session.info.session,
@@ -163,6 +172,15 @@ class Node:
             limit=limit,
             bytes_max=bytes_max,
         )
+        next_seq = after_seq + 1
+        # They ascend, so the last one's seq tells whether any is missing.
+        if rows and rows[-1][0] != after_seq + len(rows):
+            rows = [row for place, row in enumerate(rows) if row[0] == next_seq + place]
+        if not rows:
+            session.check_not_deleted()
+            self.flusher.doubt_cursor()
+            raise ArchiveUnavailableError(f"it lacks message {next_seq} of {session.info.session}")
+        return rows
 
     # Sessions
 
@@ -188,9 +206,7 @@ class Node:
         workspace, session_id = key
         activation = self._activating[key] = trio.Event()
         try:
-            snapshot = await self.query(
-                self.archive.read_session, workspace, session_id, DEDUPLICATION_LOADED
-            )
+            snapshot = await self._read_session(workspace, session_id)
             if snapshot is None:
                 raise SessionNotFoundError(f"no session {session_id}", session=session_id)
             session = Session(workspace, decode_session(snapshot.record.body))
@@ -200,6 +216,28 @@ class Node:
         finally:
             del self._activating[key]
             activation.set()
+
+    async def _read_session(self, workspace: str, session_id: str) -> SessionSnapshot | None:
+        """Read a session from an archive that holds all that was flushed, or not at all.
+
+        One that was restored to an older state, or is a standby that took over, would tell of an older
+        head: its seqs would be given out a second time.
+        """
+        flusher = self.flusher
+        try:
+            return await self.query(
+                self.archive.read_session,
+                workspace,
+                session_id,
+                DEDUPLICATION_LOADED,
+                flusher.node_id,
+                flusher.cursor,
+            )
+        except CursorMismatchError as error:
+            flusher.doubt_cursor()
+            raise ArchiveUnavailableError(
+                "it went back, and is being brought up to date"
+            ) from error
 
     def adopt(self, session: Session) -> SessionServer:
         """Make a session active; its state must be all that was ever assigned.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from runtime.errors import SessionError
+from runtime.errors import SessionDeletedError, SessionError
 from storage import ArchiveUnavailableError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ PAGE_BYTES_MAX = 256 * 1024
 """One page of a replay: large enough to amortise a query, small beside a connection's buffer."""
 
 RETRY_SECONDS = 0.5
-"""Between tries to read an archive that is away; the tail waits, it does not end."""
+"""Between tries to read an archive that is away, or behind; the tail waits, it does not end."""
 
 
 class Sink(Protocol):
@@ -122,6 +122,9 @@ class Tail:
             )
         except ArchiveUnavailableError:
             await trio.sleep(RETRY_SECONDS)
+            return
+        except SessionDeletedError:
+            assert self.closed
             return
         for seq, body in page:
             if self.closed:

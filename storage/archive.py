@@ -105,12 +105,23 @@ class Archive:
     # Reading
 
     def read_session(
-        self, workspace: str, session: str, dedup_limit: int = 1_000
+        self,
+        workspace: str,
+        session: str,
+        dedup_limit: int = 1_000,
+        node_id: str = "",
+        cursor: int = 0,
     ) -> SessionSnapshot | None:
-        """Return what is known of a session; None where it was never created."""
+        """Return what is known of a session; None where it was never created.
+
+        With `node_id` and `cursor`: only if the archive still holds what that node had flushed.
+
+        Raises:
+            CursorMismatchError: it does not: it was restored to an older state.
+        """
         return self._read(
             lambda connection: self._history.read_session(
-                connection, workspace, session, dedup_limit
+                connection, workspace, session, dedup_limit, node_id, cursor
             )
         )
 

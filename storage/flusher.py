@@ -85,11 +85,11 @@ class Flusher:
         options: FlushOptions = FlushOptions(),  # noqa: B008 - frozen
         run_sync: RunSync | None = None,
     ) -> None:
+        self.node_id = node_id
         self.cursor = cursor
         self.last_error: StorageError | None = None
         self.failing_since: float | None = None
         self._archive = archive
-        self._node_id = node_id
         self._epoch = epoch
         self._on_flushed = on_flushed
         self._reread = reread
@@ -105,6 +105,7 @@ class Flusher:
         self._wake_rows = 1
         self._wake = trio.Event()
         self._flushed = trio.Event()
+        self._doubted = False
         self._stopped = False
         # The head was pushed no earlier than `_oldest_at`. A mark says that below its LSN end
         # everything had been pushed at its time.
@@ -151,6 +152,14 @@ class Flusher:
         """Return when the archive has everything that was pushed before this call."""
         await self.wait_flushed(self.cursor + len(self._queue))
 
+    def doubt_cursor(self) -> None:
+        """Compare the cursor with the archive's, also if there is nothing to flush.
+
+        For who saw an archive that is behind: what it lost is flushed again from the log.
+        """
+        self._doubted = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Flush, for ever.
 
@@ -175,20 +184,25 @@ class Flusher:
         """Wait until there is something to flush, and until it is worth it or due."""
         if not self._queue:
             self._wake_rows = 1
-            while not self._queue:
+            while not self._queue and not self._doubted:
                 await self._wake.wait()
                 self._wake = trio.Event()
         self._wake_rows = self._options.rows_max
         due_at = self._oldest_at + self._options.interval_ms / 1000
         with trio.move_on_at(due_at):
-            while len(self._queue) < self._options.rows_max and self._kicked_to <= self.cursor:
+            while not self._is_worth_it():
                 await self._wake.wait()
                 self._wake = trio.Event()
         self._wake_rows = sys.maxsize
 
+    def _is_worth_it(self) -> bool:
+        enough = len(self._queue) >= self._options.rows_max
+        return enough or self._kicked_to > self.cursor or self._doubted
+
     async def _flush_head(self) -> None:
         """Bring the head of the queue into the archive, however long that takes, and free it."""
         self._marks.append((self.cursor + len(self._queue), trio.current_time()))
+        self._doubted = False
         batch = self._take()
         attempts = 0
         while True:
@@ -212,7 +226,7 @@ class Flusher:
         """
         try:
             await self._run_sync(
-                partial(self._archive.flush, self._node_id, self._epoch, self.cursor, batch)
+                partial(self._archive.flush, self.node_id, self._epoch, self.cursor, batch)
             )
         except CursorMismatchError as mismatch:
             if repeated and mismatch.found == self.cursor + len(batch):
@@ -230,7 +244,7 @@ class Flusher:
         records = self._reread(from_lsn, to_lsn)
         if len(records) != to_lsn - from_lsn:
             raise mismatch
-        self._archive.flush(self._node_id, self._epoch, from_lsn, records)
+        self._archive.flush(self.node_id, self._epoch, from_lsn, records)
 
     def _take(self) -> list[Record]:
         """Return the head of the queue: as many records as fit in one transaction, at least one."""

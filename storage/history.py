@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, Row, and_, or_, select, text
 
 from storage.dialect import Dialect
+from storage.errors import CursorMismatchError
 from storage.record import SessionRecord
 from storage.schema import session_members, sessions
 
@@ -63,13 +64,18 @@ _PAGE = """
 
 _RECENT_COLUMNS = "sender, client_id, seq, id, digest"
 
+# The cursor comes with the session, out of one statement: an archive that is restored meanwhile must not
+# be seen half before and half after.
 _SESSION = """
-    SELECT s.workspace, s.session, s.user_id, s.members, s.state, s.created_at_ms, s.updated_at_ms,
+    SELECT flushed.lsn AS cursor,
+           s.workspace, s.session, s.user_id, s.members, s.state, s.created_at_ms, s.updated_at_ms,
            s.version, s.body,
            (SELECT {recent} FROM ({rows}) AS m) AS recent,
            (SELECT {reads} FROM read_cursors AS r
             WHERE r.workspace = :workspace AND r.session = :session) AS reads
-    FROM sessions AS s WHERE s.workspace = :workspace AND s.session = :session
+    FROM (SELECT coalesce((SELECT lsn FROM flush_cursors WHERE node_id = :node_id), 0) AS lsn)
+         AS flushed
+    LEFT JOIN sessions AS s ON s.workspace = :workspace AND s.session = :session
 """
 
 
@@ -114,21 +120,34 @@ class History:
         }
 
     def read_session(
-        self, connection: Connection, workspace: str, session: str, dedup_limit: int
+        self,
+        connection: Connection,
+        workspace: str,
+        session: str,
+        dedup_limit: int,
+        node_id: str,
+        cursor: int,
     ) -> SessionSnapshot | None:
-        """Return what is known of a session; None where it was never created."""
+        """Return what is known of a session; None where it was never created.
+
+        Raises:
+            CursorMismatchError: the archive is behind `cursor`, up to which `node_id` had flushed.
+        """
         assert dedup_limit > 0
         row = connection.execute(
             self._session,
             {
+                "node_id": node_id,
                 "workspace": workspace,
                 "session": session,
                 "after": 0,
                 "before": SEQ_END,
                 "limit": dedup_limit,
             },
-        ).first()
-        if row is None:
+        ).one()
+        if row.cursor < cursor:
+            raise CursorMismatchError(cursor, row.cursor)
+        if row.session is None:
             return None
         recent = [] if row.recent is None else _recent_decoder.decode(row.recent)
         # The order inside an aggregate is the database's own affair.

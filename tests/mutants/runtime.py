@@ -84,6 +84,13 @@ RUNTIME_MUTANTS = (
         NODE + "test_what_is_acknowledged_is_replayed_after_a_restart",
     ),
     mutant(
+        "a session is activated from an archive that went back",
+        "runtime/node.py",
+        "                flusher.cursor,\n            )",
+        "                0 * flusher.cursor,\n            )",
+        NODE + "test_no_session_is_activated_from_an_archive_that_went_back",
+    ),
+    mutant(
         "a tail goes live before its cursor has caught up",
         "runtime/tail.py",
         "        if self.next_seq <= self.server.durable_seq:\n            return False\n"

@@ -18,8 +18,9 @@ from runtime import (
     read_after,
     read_before,
 )
-from storage import RealDirectory, highest_epoch
+from storage import ArchiveUnavailableError, RealDirectory, highest_epoch
 from tests.runtime.conftest import OpenNode
+from tests.storage.sql import run_sql
 
 W = "default"
 
@@ -107,6 +108,37 @@ async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_abov
         assert (await node.append(server, sender="alice", client_id="c3", content=b"3")).seq == 3
         with RealDirectory(tmp_path / "log", read_only=True) as directory:
             assert highest_epoch(directory) == 4
+
+
+async def test_no_session_is_activated_from_an_archive_that_went_back(
+    open_test_node: OpenNode, tmp_path: Path
+) -> None:
+    """A standby that took over lacks the last commits: seqs that it does not know are taken all the same."""
+    async with open_test_node() as node:
+        for session in ("s1", "s2"):
+            server = await make(node, session)
+            for n in range(1, 6):
+                await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
+            await deactivate(node)
+        url = f"sqlite:///{tmp_path}/archive.db"
+        run_sql(url, "DELETE FROM messages WHERE seq > 2 OR session = 's2'")
+        run_sql(url, "DELETE FROM sessions WHERE session = 's2'")
+        run_sql(url, "UPDATE flush_cursors SET lsn = 3")
+        # Nothing is flushed now: it is the activation that finds out.
+        with pytest.raises(ArchiveUnavailableError):
+            await node.open(W, "s1")
+        with pytest.raises(ArchiveUnavailableError):
+            await node.catalog.create(W, "s2", user_id="alice")
+        with trio.fail_after(5):
+            while not node.active:
+                with suppress(ArchiveUnavailableError):
+                    await node.open(W, "s1")
+        for session in ("s1", "s2"):
+            server = await node.open(W, session)
+            again = await node.append(server, sender="alice", client_id="c4", content=b"4")
+            assert (again.seq, again.duplicate) == (4, True)
+            assert (await node.append(server, sender="alice", content=b"6")).seq == 6
+            assert await replay(node, session) == [(n, n) for n in range(1, 7)]
 
 
 async def test_two_sends_of_one_message_in_one_batch_are_stored_once(

@@ -7,8 +7,9 @@ one, and keeps what it committed. `SessionPromises` watches from outside.
 import errno
 import functools
 import shutil
+import sqlite3
 import tempfile
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +29,7 @@ from hypothesis.stateful import (
 from runtime import (
     NodeOptions,
     SessionError,
+    SessionServer,
     Tail,
     read_after,
 )
@@ -51,6 +53,8 @@ HOUR = 3600.0
 
 session_ids = st.sampled_from(SESSIONS)
 seeds = st.integers(0, 2**32)
+# A batch is a write and a sync: most of what is interesting happens at once.
+operation_counts = st.integers(0, 3) | st.integers(0, 20)
 
 
 class Promise(RuleBasedStateMachine):
@@ -64,7 +68,6 @@ class Promise(RuleBasedStateMachine):
         self.readers = {session: Reader(self.promises[session]) for session in SESSIONS}
         self.directory = CrashingDirectory()
         self.messages = 0
-        self.copied_at: int | None = None
 
     @initialize(keeps_segments=st.booleans())
     def begin(self, keeps_segments: bool) -> None:
@@ -78,7 +81,7 @@ class Promise(RuleBasedStateMachine):
             ),
             # Nothing is flushed for being late: the rules say when.
             flush=FlushOptions(rows_max=8, interval_ms=60_000, backoff_ms=1, backoff_ms_max=2),
-            unflushed_bytes_max=24 * 1024,
+            unflushed_bytes_max=160 * 1024,
             idle_seconds=HOUR,
         )
         self.keeps_segments = keeps_segments
@@ -92,15 +95,20 @@ class Promise(RuleBasedStateMachine):
 
     # What clients do.
 
-    @rule(session=session_ids, count=st.integers(1, 12), padding=st.integers(0, 700))
-    def append(self, session: str, count: int, padding: int) -> None:
-        """Send new messages and do not wait for the answers."""
+    @rule(
+        session=session_ids,
+        count=st.integers(1, 12),
+        padding=st.integers(0, 2_000),
+        times=st.integers(1, 2),
+    )
+    def append(self, session: str, count: int, padding: int = 0, times: int = 1) -> None:
+        """Send new messages, perhaps twice in a row, and do not wait for the answers."""
         sent = self.promises[session].sent
         for _ in range(count):
             self.messages += 1
             client_id = f"c{self.messages}"
             sent[client_id] = b'{"n":%d,"padding":"%s"}' % (self.messages, b"x" * padding)
-            self._call(self._send, session, client_id)
+            self._call(self._send, session, client_id, times)
 
     @rule(session=session_ids, data=st.data())
     def resend(self, session: str, data: st.DataObject) -> None:
@@ -141,6 +149,10 @@ class Promise(RuleBasedStateMachine):
     def deactivate(self) -> None:
         self._call(self._deactivate)
 
+    @rule()
+    def join(self) -> None:
+        self._call(self._join)
+
     @rule(pauses=st.integers(1, 30))
     def let_tasks_run(self, pauses: int) -> None:
         self._call(self._pause, pauses)
@@ -156,11 +168,11 @@ class Promise(RuleBasedStateMachine):
         self.archive.is_away = False
         self.archive.replies_to_lose = replies
 
-    @rule(session=session_ids, operations=st.integers(0, 12), seed=seeds)
+    @rule(session=session_ids, operations=operation_counts, seed=seeds)
     def power_cut(self, session: str, operations: int, seed: int) -> None:
         """The power goes during one of the disk's next operations."""
         self.directory.faults.power_cut_at = self.directory.counts["all"] + 1 + operations
-        self.append(session, 3, 10)
+        self.append(session, 3)
         self.sync()
         self.loop.run(self.life.crash)
         self._restart(self.directory.crash(Random(seed)))
@@ -177,10 +189,12 @@ class Promise(RuleBasedStateMachine):
             self.loop.run(self.life.crash)
         self._restart(self.directory.crash(Random(seed + 1)))
 
-    @rule(session=session_ids)
-    def kill(self, session: str) -> None:
+    @rule(session=session_ids, operations=operation_counts)
+    def kill(self, session: str, operations: int) -> None:
         """`kill -9`: what was written is all there, and nobody knows what of it is durable."""
-        self.append(session, 2, 10)
+        self.directory.faults.power_cut_at = self.directory.counts["all"] + 1 + operations
+        self.append(session, 3)
+        self.sync()
         self.loop.run(self.life.crash)
         self._restart(self.directory.restart())
 
@@ -194,7 +208,7 @@ class Promise(RuleBasedStateMachine):
         """An operation fails: the node gives up by itself, if it comes to that operation."""
         count = self.directory.counts[operation] + nth
         self.directory.fail(operation, count, errno.EIO)
-        self.append(session, 3, 10)
+        self.append(session, 3)
         self.sync()
         self.loop.run(self.life.crash)
         after = self.directory.restart() if seed is None else self.directory.crash(Random(seed))
@@ -233,6 +247,20 @@ class Promise(RuleBasedStateMachine):
         self._open_archive()
         self._restart(self.directory.restart())
 
+    @precondition(lambda self: self.keeps_segments)
+    @rule(session=session_ids, active=st.booleans())
+    def fail_over(self, session: str, active: bool) -> None:
+        """A standby that lacks the last commits takes over, and nobody tells the node."""
+        if self.life.ended.is_set():
+            return
+        self._copy("archive.db", "standby.db")
+        self.append(session, 5)
+        self.flush()
+        if not active:
+            self.deactivate()
+        self._copy("standby.db", "archive.db")
+        self.append(session, 2, times=2)
+
     # How it ends.
 
     def teardown(self) -> None:
@@ -246,6 +274,13 @@ class Promise(RuleBasedStateMachine):
         finally:
             self.loop.close()
             shutil.rmtree(self.folder)
+
+    def _copy(self, source: str, target: str) -> None:
+        with (
+            closing(sqlite3.connect(self.folder / source)) as old,
+            closing(sqlite3.connect(self.folder / target)) as new,
+        ):
+            old.backup(new)
 
     def _open_archive(self) -> None:
         self.archive = FailingArchive(_open_dialect(f"sqlite:///{self.folder}/archive.db"))
@@ -277,13 +312,14 @@ class Promise(RuleBasedStateMachine):
     async def _create(self, session: str) -> Any:
         return await self.life.node.catalog.create(W, session, user_id="alice")
 
-    async def _send(self, session: str, client_id: str) -> None:
+    async def _send(self, session: str, client_id: str, times: int = 1) -> None:
         server = await self.life.node.open(W, session)
         self.life.node.tick()
         promises = self.promises[session]
-        reply = Reply(promises, client_id)
         content = promises.sent[client_id]
-        server.append("alice", client_id, "text", content, b"{}", None, reply, None)
+        for _ in range(times):
+            reply = Reply(promises, client_id)
+            server.append("alice", client_id, "text", content, b"{}", None, reply, None)
 
     async def _sync(self) -> None:
         await self.life.node.log.sync()
@@ -317,32 +353,46 @@ class Promise(RuleBasedStateMachine):
                 tail.close()
             if server.is_idle(node.sweeps + 1):
                 del node.active[key]
-        await self._join()
 
     async def _pause(self, pauses: int) -> None:
         for _ in range(pauses):
             await trio.lowlevel.checkpoint()
 
+    async def _open(self, session: str) -> SessionServer:
+        """Open a session, as soon as an archive that went back has caught up."""
+        with trio.fail_after(5):
+            while True:
+                try:
+                    return await self.life.node.open(W, session)
+                except ArchiveUnavailableError:
+                    if self.archive.is_away:
+                        raise
+                    await trio.sleep(0.001)
+
     async def _join(self) -> None:
         for session, reader in self.readers.items():
-            server = await self.life.node.open(W, session)
+            server = await self._open(session)
             if not server.tails:
                 Tail(server, reader, reader.next_seq - 1).start()
 
     async def _replayed(self, session: str) -> list[bytes]:
-        server = await self.life.node.open(W, session)
+        server = await self._open(session)
         bodies: list[bytes] = []
-        while True:
-            page = await read_after(server, len(bodies), 50)
-            bodies += page.bodies
-            if not page.has_more:
-                return bodies
+        with trio.fail_after(5):
+            while len(bodies) < server.durable_seq:
+                try:
+                    bodies += (await read_after(server, len(bodies), 50)).bodies
+                except ArchiveUnavailableError:
+                    if self.archive.is_away:
+                        raise
+                    await trio.sleep(0.001)
+        return bodies
 
     async def _check_replays(self) -> None:
         for session, promises in self.promises.items():
             if promises.version:
                 promises.check(await self._replayed(session))
-                server = await self.life.node.open(W, session)
+                server = await self._open(session)
                 if self.life.node.is_durable(server.info_lsn_end):
                     promises.check_state(server.info, server.reads)
 

@@ -1,5 +1,6 @@
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -15,9 +16,10 @@ from runtime import (
     follow,
     read_after,
 )
-from storage import FlushOptions
+from storage import ArchiveUnavailableError, FlushOptions
 from tests.runtime.conftest import OpenNode
 from tests.runtime.test_node import W, flush, make, send
+from tests.storage.sql import run_sql
 
 
 class SlowSink:
@@ -146,6 +148,48 @@ async def test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further(
         Tail(server, sink, 0).start()
         await settle(node, sink, 2_880)
         assert sink.seqs == list(range(1, 2_881))
+
+
+async def test_a_hole_in_the_archive_stops_who_reads_there_and_nobody_else(
+    open_test_node: OpenNode, tmp_path: Path
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 5)
+        await flush(node)
+        url = f"sqlite:///{tmp_path}/archive.db"
+        lost = run_sql(url, "SELECT * FROM messages WHERE seq = 3")[0]
+        run_sql(url, "DELETE FROM messages WHERE seq = 3")
+        sink, live = SlowSink(100), SlowSink(100)
+        Tail(server, sink, 0).start()
+        Tail(server, live, 5).start()
+        await settle(node, sink, 2)
+        assert len((await read_after(server, 0, 100)).bodies) == 2
+        assert len((await read_after(server, 3, 100)).bodies) == 2
+        with pytest.raises(ArchiveUnavailableError, match="message 3 of s1"):
+            await read_after(server, 2, 100)
+        await append(server, 1)
+        await flush(node)
+        assert (sink.seqs, live.seqs) == ([1, 2], [6])
+        run_sql(url, f"INSERT INTO messages VALUES {lost}".replace("None", "NULL"))
+        await settle(node, sink, 6)
+        assert sink.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_reader_finds_out_that_the_archive_went_back(
+    open_test_node: OpenNode, tmp_path: Path
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 5)
+        await flush(node)
+        url = f"sqlite:///{tmp_path}/archive.db"
+        run_sql(url, "DELETE FROM messages WHERE seq > 2")
+        run_sql(url, "UPDATE flush_cursors SET lsn = 3")
+        sink = SlowSink(100)
+        Tail(server, sink, 0).start()
+        await settle(node, sink, 5)
+        assert sink.seqs == [1, 2, 3, 4, 5]
 
 
 async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None:

@@ -11,6 +11,7 @@ from storage import (
     Archive,
     ArchiveOwnedError,
     ArchiveUnavailableError,
+    CursorMismatchError,
     DurabilityMismatchError,
     MessageRecord,
     open_archive,
@@ -18,6 +19,7 @@ from storage import (
 from storage.archive import probe_archive
 from tests.contracts.archive import NODE, FlushContract
 from tests.storage.archive_records import message, messages, read, session_row
+from tests.storage.sql import run_sql
 
 NAUGHTY_BODIES = [
     b"{}",
@@ -108,6 +110,24 @@ def test_an_unknown_session_is_none(archive: Archive) -> None:
     flush(archive, session_row("s1"))
     assert archive.read_session("default", "s2") is None
     assert archive.read_session("other", "s1") is None
+
+
+def test_a_session_is_not_read_from_an_archive_that_lacks_what_was_flushed(
+    archive: Archive, archive_url: str
+) -> None:
+    flush(archive, session_row("s1"), *messages(1, 5))
+    for session in ("s1", "s2"):
+        assert archive.read_session("default", session, 10, NODE, 6) == archive.read_session(
+            "default", session, 10
+        )
+    run_sql(archive_url, "UPDATE flush_cursors SET lsn = 5")
+    for session in ("s1", "s2"):
+        with pytest.raises(CursorMismatchError) as refused:
+            archive.read_session("default", session, 10, NODE, 6)
+        assert (refused.value.expected, refused.value.found) == (6, 5)
+    run_sql(archive_url, "DELETE FROM flush_cursors")
+    with pytest.raises(CursorMismatchError):
+        archive.read_session("default", "s1", 10, NODE, 6)
 
 
 def test_a_session_comes_back_with_its_head_reads_and_recent_client_ids(archive: Archive) -> None:

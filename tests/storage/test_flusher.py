@@ -296,6 +296,26 @@ async def test_what_a_restored_archive_lost_is_flushed_again_from_the_log(
     assert all(end - start <= 10 for start, end in log.rereads)
 
 
+async def test_a_doubted_cursor_is_compared_even_if_there_is_nothing_to_flush(
+    autojump_clock: MockClock,
+) -> None:
+    archive, log = FakeArchive(), FlushedLog()
+    flusher = make_flusher(archive, log)
+    async with running(flusher):
+        flusher.extend(log.append(15))
+        await flusher.flush_all()
+        flusher.doubt_cursor()
+        await settle(1)
+        assert log.rereads == []
+        archive.cursors[NODE] = 4
+        await settle(1000)
+        assert archive.cursors[NODE] == 4
+        flusher.doubt_cursor()
+        await settle(1)
+        assert archive.cursors[NODE] == 15
+        assert log.flushed == log.records
+
+
 async def test_it_ends_where_the_log_no_longer_has_what_a_restored_archive_lost(
     autojump_clock: MockClock,
 ) -> None:
