@@ -47,7 +47,14 @@ from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from edge.watch import Watch
 from runtime import Node, NodeOptions, open_node
-from storage import Archive, ArchiveUnavailableError, LogOptions, StorageError, open_archive
+from storage import (
+    Archive,
+    ArchiveUnavailableError,
+    LogOptions,
+    StorageError,
+    make_directory,
+    open_archive,
+)
 
 # How soon a key that was created or revoked counts in a running server.
 KEYS_REFRESH_SECONDS = 2.0
@@ -272,7 +279,7 @@ def _bind(address: Address, limits: Limits) -> trio.SocketListener:
 
 def _make_data_directory(config: Config) -> None:
     try:
-        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(config.data)
         if not os.access(config.data, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

@@ -13,7 +13,7 @@ from storage.archive import (
     probe_archive,
 )
 from storage.commitlog import CommitLog, LogOptions, LogStatistics, open_commit_log
-from storage.directory import Directory, RealDirectory
+from storage.directory import Directory, RealDirectory, make_directory
 from storage.errors import (
     ArchiveBehindLogError,
     ArchiveConflictError,
@@ -95,6 +95,7 @@ __all__ = [
     "StoredRecord",
     "dump_log",
     "highest_epoch",
+    "make_directory",
     "open_archive",
     "open_commit_log",
     "probe_archive",

@@ -133,7 +133,7 @@ class RealDirectory:
         self._path = Path(path)
         self._lock: int | None = None
         if not read_only:
-            _make_durably(self._path)
+            make_directory(self._path)
         self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if not read_only:
             try:
@@ -207,8 +207,11 @@ class RealDirectory:
         self.close()
 
 
-def _make_durably(path: Path) -> None:
-    """Create a directory and its parents; a directory whose own entry is not synced can vanish."""
+def make_directory(path: Path) -> None:
+    """Create a directory, private to its user, and its parents, all of them durably.
+
+    A directory that is not synced into its parent can vanish with all that is durable in it.
+    """
     missing = [path, *path.parents]
     missing = [each for each in missing if not each.exists()]
     for each in reversed(missing):

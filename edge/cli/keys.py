@@ -136,9 +136,9 @@ def revoke(
 
 @contextmanager
 def _open_archive(config: Config) -> "Iterator[Archive]":
-    from storage import open_archive
+    from storage import make_directory, open_archive
 
-    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(config.data)
     archive = open_archive(config.archive)
     try:
         yield archive

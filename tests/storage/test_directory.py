@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.directory import LOCK_NAME, Directory, RealDirectory, RealFile
+from storage.directory import LOCK_NAME, Directory, RealDirectory, RealFile, make_directory
 from storage.errors import DirectoryLockedError
 from tests.contracts.directory import DirectoryContract
 
@@ -44,6 +44,18 @@ def test_parents_that_were_made_are_synced(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
     RealDirectory(tmp_path / "a" / "b").close()
     assert synced == [tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino]
+
+
+def test_a_made_directory_is_synced_into_its_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+    )
+    make_directory(tmp_path / "a" / "b")
+    make_directory(tmp_path / "a" / "b")
+    assert synced == [tmp_path, tmp_path / "a"]
 
 
 def test_second_opening_is_refused_and_names_the_holder(real: RealDirectory) -> None:
