@@ -244,7 +244,12 @@ class Flusher:
         records = self._reread(from_lsn, to_lsn)
         if len(records) != to_lsn - from_lsn:
             raise mismatch
-        self._archive.flush(self.node_id, self._epoch, from_lsn, records)
+        try:
+            self._archive.flush(self.node_id, self._epoch, from_lsn, records)
+        except CursorMismatchError as moved:
+            # It went back once more: the next attempt finds out how far.
+            if moved.found >= self.cursor:
+                raise
 
     def _take(self) -> list[Record]:
         """Return the head of the queue: as many records as fit in one transaction, at least one."""

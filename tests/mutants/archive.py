@@ -2,6 +2,7 @@
 
 from tests.mutants.mutant import mutant
 
+FLUSHER_HISTORY = "tests/storage/test_flusher_history.py::"
 FLUSHER = "tests/storage/test_flusher.py::"
 ARCHIVE = "tests/storage/test_archive.py::"
 ROWS = "tests/storage/test_rows.py::"
@@ -138,6 +139,6 @@ ARCHIVE_MUTANTS = (
         "storage/flusher.py",
         "            await self._run_sync(partial(self._flush_again, mismatch))\n            return False",
         "            return True",
-        FLUSHER + "test_what_a_restored_archive_lost_is_flushed_again_from_the_log",
+        FLUSHER_HISTORY + "test_what_a_restored_archive_lost_is_flushed_again_from_the_log",
     ),
 )

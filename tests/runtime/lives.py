@@ -85,8 +85,8 @@ class Life:
         """Wait for the end; nothing but a disk that failed may have been its reason."""
         await self.ended.wait()
         if self._error is not None:
-            only_disk = BaseExceptionGroup("ended", [self._error])
-            _, other = only_disk.split((PowerCutError, LogPoisonedError))
-            assert self._directory.dead or self._directory.faults.errors
+            failed = self._directory.dead or self._directory.faults.errors
+            group = BaseExceptionGroup("ended", [self._error])
+            _, other = group.split((PowerCutError, LogPoisonedError)) if failed else (None, group)
             if other is not None:
                 raise other

@@ -4,10 +4,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from storage import Archive, Flusher, Record
+from storage import Archive, Flusher, FlushOptions, Record
 from tests.contracts.archive import NODE
+from tests.fakes.archive import FakeArchive
+from tests.fakes.run_sync import run_inline
 from tests.storage.archive_records import messages
+
+OPTIONS = FlushOptions(rows_max=10, interval_ms=300)
 
 
 class FlushedLog:
@@ -35,6 +40,22 @@ class FlushedLog:
         return self.records[from_lsn:to_lsn]
 
 
+def make_flusher(
+    archive: FakeArchive, log: FlushedLog, options: FlushOptions = OPTIONS, **arguments: object
+) -> Flusher:
+    ownership = archive.begin_epoch(NODE, "local")
+    return Flusher(
+        archive,
+        NODE,
+        ownership.epoch,
+        ownership.cursor,
+        on_flushed=log.on_flushed,
+        reread=log.reread,
+        options=options,
+        run_sync=arguments.get("run_sync", run_inline),  # type: ignore[arg-type]
+    )
+
+
 @asynccontextmanager
 async def running(flusher: Flusher) -> AsyncIterator[None]:
     """Run it until the block ends; raise what it ends with, by itself."""
@@ -55,3 +76,9 @@ def assert_archived(archive: Archive, log: FlushedLog) -> None:
     assert archive.read_messages("default", "s1", 0, count + 1) == [
         (record.seq, record.body) for record in messages(1, count)
     ]
+
+
+async def settle(seconds: float) -> None:
+    """Let fake time pass, and everything happen that is due by then."""
+    await trio.sleep(seconds)
+    await wait_all_tasks_blocked()

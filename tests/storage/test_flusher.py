@@ -8,13 +8,11 @@ import pytest
 import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from storage import (
     Archive,
-    ArchiveConflictError,
     ArchiveUnavailableError,
-    CursorMismatchError,
     FencedError,
     Flusher,
     FlushOptions,
@@ -24,38 +22,20 @@ from storage import (
 )
 from tests.contracts.archive import NODE
 from tests.fakes.archive import FakeArchive
-from tests.fakes.run_sync import HeldRunSync, run_inline
+from tests.fakes.run_sync import HeldRunSync
 from tests.storage.archive_records import message, messages
-from tests.storage.flushing import FlushedLog, assert_archived, running
+from tests.storage.flushing import (
+    FlushedLog,
+    assert_archived,
+    make_flusher,
+    running,
+    settle,
+)
 from tests.storage.sql import run_sql
-
-OPTIONS = FlushOptions(rows_max=10, interval_ms=300)
-
-
-def make_flusher(
-    archive: FakeArchive, log: FlushedLog, options: FlushOptions = OPTIONS, **arguments: object
-) -> Flusher:
-    ownership = archive.begin_epoch(NODE, "local")
-    return Flusher(
-        archive,
-        NODE,
-        ownership.epoch,
-        ownership.cursor,
-        on_flushed=log.on_flushed,
-        reread=log.reread,
-        options=options,
-        run_sync=arguments.get("run_sync", run_inline),  # type: ignore[arg-type]
-    )
 
 
 def health(flusher: Flusher) -> tuple[StorageError | None, float | None]:
     return flusher.last_error, flusher.failing_since
-
-
-async def settle(seconds: float) -> None:
-    """Let fake time pass, and everything happen that is due by then."""
-    await trio.sleep(seconds)
-    await wait_all_tasks_blocked()
 
 
 # When it flushes
@@ -269,120 +249,6 @@ async def test_backoff_grows_with_jitter(autojump_clock: MockClock) -> None:
     for attempt, pause in enumerate(pauses):
         longest = min(5.0, 0.05 * 2**attempt)
         assert longest / 2 - 1e-6 <= pause <= longest + 1e-6
-
-
-# Restored, fenced, in conflict
-
-
-async def test_what_a_restored_archive_lost_is_flushed_again_from_the_log(
-    autojump_clock: MockClock,
-) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    async with running(flusher):
-        flusher.extend(log.append(35))
-        await flusher.flush_all()
-        archive.cursors[NODE] = 4
-        archive.rows = {key: body for key, body in archive.rows.items() if key[2] <= 4}
-        archive.failures = ["", "", "before", "after"]
-        flusher.extend(log.append(3))
-        await flusher.flush_all()
-    assert archive.read_messages("default", "s1") == [
-        (record.seq, record.body) for record in messages(1, 38)
-    ]
-    assert log.flushed == log.records
-    assert log.cursors[-1] == 38
-    assert {start for start, _ in log.rereads} >= {4, 14, 24, 34}
-    assert all(end - start <= 10 for start, end in log.rereads)
-
-
-async def test_a_doubted_cursor_is_compared_even_if_there_is_nothing_to_flush(
-    autojump_clock: MockClock,
-) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    async with running(flusher):
-        flusher.extend(log.append(15))
-        await flusher.flush_all()
-        flusher.doubt_cursor()
-        await settle(1)
-        assert log.rereads == []
-        archive.cursors[NODE] = 4
-        await settle(1000)
-        assert archive.cursors[NODE] == 4
-        flusher.doubt_cursor()
-        await settle(1)
-        assert archive.cursors[NODE] == 15
-        assert log.flushed == log.records
-
-
-async def test_it_ends_where_the_log_no_longer_has_what_a_restored_archive_lost(
-    autojump_clock: MockClock,
-) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    with pytest.raises(CursorMismatchError):
-        async with running(flusher):
-            flusher.extend(log.append(5))
-            await flusher.flush_all()
-            archive.cursors[NODE] = 2
-            log.records[2:4] = []
-            flusher.extend(messages(6, 6))
-            await settle(10)
-    assert archive.read_cursor(NODE).cursor == 2
-
-
-@pytest.mark.parametrize("found", [4, 6, 100])
-async def test_a_cursor_that_nobody_here_moved_is_fatal(
-    autojump_clock: MockClock, found: int
-) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    with pytest.raises(CursorMismatchError):
-        async with running(flusher):
-            flusher.extend(log.append(3))
-            await flusher.flush_all()
-            archive.cursors[NODE] = found
-            flusher.extend(log.append(3))
-            await settle(10)
-    assert log.cursors == [3]
-
-
-async def test_being_fenced_is_fatal_and_frees_nothing(autojump_clock: MockClock) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    with pytest.raises(FencedError):
-        async with running(flusher):
-            archive.begin_epoch(NODE, "local")
-            flusher.extend(log.append(3))
-            await settle(10)
-    assert log.flushed == []
-    assert flusher.backlog_rows == 3
-
-
-async def test_a_conflicting_row_is_fatal(autojump_clock: MockClock) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    archive.rows["default", "s1", 2] = b"another"
-    with pytest.raises(ArchiveConflictError):
-        async with running(flusher):
-            flusher.extend(log.append(3))
-            await settle(10)
-    assert log.flushed == []
-
-
-async def test_who_waits_for_a_flusher_that_ended_is_told(autojump_clock: MockClock) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    flusher.extend(log.append(3))
-    archive.is_down = True
-    with pytest.RaisesGroup(trio.ClosedResourceError):
-        async with trio.open_nursery() as waiters:
-            waiters.start_soon(flusher.wait_flushed, 3)
-            async with running(flusher):
-                await settle(1)
-    with pytest.raises(trio.ClosedResourceError):
-        await flusher.flush_all()
 
 
 # Any interleaving
