@@ -2,15 +2,19 @@ r"""What the process says while it runs: structlog, for a person on a terminal, 
 
 One event is one line on stderr, written at once: stdout belongs to data. Nothing a client sent can break a
 line or drive a terminal: control characters are escaped as \u001b. Nor does a credential get in, wherever a
-client has put it. Everything is synchronous; structlog's `a…` methods need asyncio. Log lines of libraries
+client has put it. A line that cannot be written (the log is on the disk that is full, its reader is gone) is
+dropped: a server does not end for want of words. Everything is synchronous; structlog's `a…` methods need asyncio. Log lines of libraries
 (Hypercorn, Quart, SQLAlchemy) take the same way out.
 """
 
+import io
 import json
 import logging
+import os
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -36,7 +40,7 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
             _pretty if pretty else _json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(out),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Forgiving(out))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -65,6 +69,29 @@ def _brief(value: object) -> str:
     if len(text) > PRETTY_VALUE_CHARACTERS_MAX:
         text = text[:PRETTY_VALUE_CHARACTERS_MAX] + "…"
     return f'"{text}"' if " " in text or not text else text
+
+
+class _Forgiving(io.TextIOBase):
+    """Drops what its stream does not take.
+
+    It writes past the stream's buffer: what cannot be written now must not fail when the process ends.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        try:
+            self._descriptor: int | None = out.fileno()
+        except OSError:
+            self._descriptor = None
+
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            if self._descriptor is None:
+                self._out.write(text)
+            else:
+                os.write(self._descriptor, text.encode(errors="backslashreplace"))
+        return len(text)
 
 
 class _LibraryHandler(logging.Handler):

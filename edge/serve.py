@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import structlog
@@ -94,7 +94,8 @@ def run_server(config: Config) -> int:
 
 def end_process(code: int) -> NoReturn:
     """End at once, after what was logged; nothing is left to do that the next start does not."""
-    sys.stderr.flush()
+    with suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 

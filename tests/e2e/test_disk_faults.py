@@ -71,6 +71,22 @@ async def test_a_full_disk_refuses_and_resumes_by_itself_while_readers_go_on(
     await run(tmp_path, faults, disturb)
 
 
+async def test_a_log_file_that_takes_no_more_lines_ends_nothing(
+    tmp_path: Path, faults: Faults
+) -> None:
+    """Very likely it is on the disk that is full."""
+    (tmp_path / "server.log").symlink_to("/dev/full")
+
+    async def disturb(server: Server, load: Load) -> None:
+        await server.start()
+        with faults.during("full"):
+            await until_readiness(server, "storage_full")
+        await more(load)
+
+    result = await run(tmp_path, faults, disturb)
+    assert result.reconnects == 0
+
+
 async def test_short_writes_are_continued(tmp_path: Path, faults: Faults) -> None:
     async def disturb(server: Server, load: Load) -> None:
         faults.set("short_writes")

@@ -1,6 +1,9 @@
+import errno
 import io
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -33,6 +36,19 @@ def test_a_pipe_gets_one_json_object_a_line() -> None:
     assert list(line) == ["at", "level", "event", "rows", "archive"]
     assert line["event"] == "flushed"
     assert line["at"].endswith("Z")
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_line_that_cannot_be_written_is_dropped() -> None:
+    with Path("/dev/full").open("w") as full:
+        for out in (Full(), full):
+            configure_logging("info", "json", out)
+            structlog.get_logger().info("flushed", rows=5)
+            logging.getLogger("quart").error("said by a library")
 
 
 def test_a_terminal_gets_a_line_for_people() -> None:
