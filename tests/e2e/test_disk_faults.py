@@ -66,7 +66,8 @@ async def test_a_full_disk_refuses_and_resumes_by_itself_while_readers_go_on(
             replay = await replay_session(user_url(server.url, "owner"), SESSION)
             assert [message.seq for message in replay] == list(range(1, len(replay) + 1))
             assert len(replay) > 20
-        assert await more(load) < 5
+        # The server asks the disk every second; its clients come back after the five that it told them.
+        assert await more(load) < 7
 
     await run(tmp_path, faults, disturb)
 

@@ -39,6 +39,7 @@ from storage import (
     LogOptions,
     LogPoisonedError,
     StorageError,
+    StorageFullError,
     open_archive,
 )
 from storage.archive import _open_dialect
@@ -184,7 +185,8 @@ class Promise(RuleBasedStateMachine):
         self.directory = before.restart() if killed else before.crash(Random(seed))
         self.directory.faults.power_cut_at = operations
         self.archive.is_away = False
-        with suppress(PowerCutError, LogPoisonedError):
+        # It may be full as well, and then a start that has something to recover is refused.
+        with suppress(PowerCutError, LogPoisonedError, StorageFullError):
             self._start()
             self.loop.run(self.life.crash)
         self._restart(self.directory.crash(Random(seed + 1)))
