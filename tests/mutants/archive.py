@@ -62,6 +62,20 @@ ARCHIVE_MUTANTS = (
         "tests/storage/test_postgres.py::test_a_new_epoch_waits_for_whoever_holds_the_old_one",
     ),
     mutant(
+        "an archive serves two nodes",
+        "storage/ownership.py",
+        "    if owner is not None:\n        raise ArchiveOwnedError(owner)\n",
+        "",
+        ARCHIVE + "TestFlush::test_another_node_is_refused_until_the_first_is_retired",
+    ),
+    mutant(
+        "a retired node goes on",
+        "storage/ownership.py",
+        "owner.epoch == epoch, owner.sealed_epoch < epoch\n",
+        "owner.epoch == epoch\n",
+        ARCHIVE + "TestFlush::test_a_retired_node_is_fenced_and_may_begin_again_while_no_other_has",
+    ),
+    mutant(
         "an epoch is handed out again after the archive was restored",
         "runtime/node.py",
         "node_id.hex, node.durability, log_epoch",
