@@ -6,9 +6,16 @@ from typing import Annotated, NoReturn
 import trio
 import typer
 
+from bench.child import ChildError
 from bench.demo import DemoOptions, run_demo
+from bench.outage import OutageError
 from bench.report import print_append, print_demo, print_memory, write_json
-from bench.scenarios.append import AppendOptions, GeneratorError, run_append
+from bench.scenarios.append import (
+    ROUNDS_BESIDE_BARE,
+    AppendOptions,
+    OptionsError,
+    run_append,
+)
 from bench.scenarios.memory import MemoryOptions, run_memory
 from bench.server import ServerError, end_on_sigterm
 from bench.writer import CONTENT_BYTES_MIN
@@ -45,6 +52,16 @@ def append(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comma
     joined: Annotated[  # noqa: FBT002 - typer makes --joined/--no-joined of it
         bool, typer.Option(help="Whether senders follow their session: a message before each ack.")
     ] = False,
+    beside_bare: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--beside-bare", help="In turn with the least that could do: a ratio.")
+    ] = False,
+    archive_down: Annotated[  # noqa: FBT002 - a flag
+        bool, typer.Option("--archive-down", help="The archive takes nothing meanwhile (SQLite).")
+    ] = False,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Take the median of so many. [default: 1; 3 with bare]"),
+    ] = None,
     directory: Directory = DIRECTORY,
     json: JsonFile = None,
 ) -> None:
@@ -58,10 +75,13 @@ def append(  # noqa: PLR0913, PLR0917 - each parameter is an option of the comma
         directory=directory,
         url=url,
         archive=archive,
+        beside_bare=beside_bare,
+        archive_down=archive_down,
+        rounds=rounds or (ROUNDS_BESIDE_BARE if beside_bare else 1),
     )
     try:
         report = trio.run(run_append, options)
-    except (GeneratorError, ServerError) as error:
+    except (ChildError, OptionsError, OutageError, ServerError) as error:
         _give_up(error)
     if json is not None:
         write_json(report, json)

@@ -9,10 +9,13 @@ It is closed-loop, so a stall delays the messages that would have been sent duri
 percentiles say what these clients saw, not what an open arrival process would have seen.
 
 After the measured seconds every answer is awaited, then every session is replayed over a new
-connection from its beginning and compared with what was acknowledged.
+connection from its beginning and compared with what was acknowledged (unless the plan says that the
+server cannot replay).
 
-It reads a `Plan` as JSON on stdin, writes progress to stderr and an `Outcome` as JSON to stdout:
-``python -m bench.generator``.
+``python -m bench.generator`` is spoken with in lines. It writes progress to stderr::
+
+    stdin    a `Plan`          go on                          go on
+    stdout            joined           measuring     drained          an `Outcome`
 """
 
 import gc
@@ -31,6 +34,13 @@ from bench.histogram import Histogram
 from bench.wire import WireError
 from bench.writer import Writer
 
+JOINED = "joined"
+"""Every connection has its session, and nothing was sent."""
+MEASURING = "measuring"
+"""The warm-up is over."""
+DRAINED = "drained"
+"""Everything was answered; nothing was replayed."""
+
 RETRY_SECONDS = 0.1
 """Pause after a refusal that names no pause of its own."""
 
@@ -47,6 +57,7 @@ class Plan(msgspec.Struct, kw_only=True):
     joined: bool
     run_id: str
     server_pid: int | None = None
+    verify: bool = True
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -61,15 +72,22 @@ class Outcome(msgspec.Struct, kw_only=True):
     generator_cpu: float
     verify_seconds: float
     verdict: dict[str, bool | int]
+    """Empty if nothing was replayed."""
     examples: list[str]
 
 
 class Load:
     """The run: warm up, measure, drain, verify."""
 
-    def __init__(self, plan: Plan, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        progress: Callable[[str], None],
+        reach: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._plan = plan
         self._progress = progress
+        self._reach = reach
         self._findings = Findings()
         self._latency_us = Histogram()
         self._refused: Counter[str] = Counter()
@@ -90,6 +108,7 @@ class Load:
 
     def run(self) -> Outcome:
         """Do it all."""
+        self._reach(JOINED)
         for writer in self._writers.values():
             writer.send(self._plan.in_flight)
         self._turn_until(time.perf_counter() + self._plan.warmup_seconds)
@@ -97,6 +116,7 @@ class Load:
         pid = self._plan.server_pid
         server_start = cpu_seconds(pid) if pid else 0.0
         own_start = time.process_time()
+        self._reach(MEASURING)
         start = time.perf_counter()
         self._measure(start)
         elapsed = time.perf_counter() - start
@@ -105,8 +125,10 @@ class Load:
         server_rss = resident_bytes(pid) if pid else None
         measured = self._latency_us
         self._drain()
+        self._reach(DRAINED)
         verifying = time.perf_counter()
-        self._verify()
+        if self._plan.verify:
+            self._verify()
         return Outcome(
             rate_per_second=round(measured.count / elapsed, 1),
             acked=sum(len(writer.acks) for writer in self._writers.values()),
@@ -116,7 +138,7 @@ class Load:
             server_rss_bytes=server_rss,
             generator_cpu=own_cpu,
             verify_seconds=round(time.perf_counter() - verifying, 2),
-            verdict=self._findings.verdict(),
+            verdict=self._findings.verdict() if self._plan.verify else {},
             examples=self._findings.examples,
         )
 
@@ -202,11 +224,18 @@ def summarise_ms(latency_us: Histogram) -> dict[str, float]:
 
 def main() -> None:
     """Run one plan."""
-    plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
+    plan = msgspec.json.decode(sys.stdin.buffer.readline(), type=Plan)
     # Millions of acks are kept and none is garbage: collections would only stretch the tail.
     gc.disable()
-    outcome = Load(plan, lambda line: print(line, file=sys.stderr, flush=True)).run()
-    sys.stdout.buffer.write(msgspec.json.encode(outcome))
+    load = Load(plan, lambda line: print(line, file=sys.stderr, flush=True), _reach)
+    print(msgspec.json.encode(load.run()).decode())
+
+
+def _reach(stage: str) -> None:
+    """Say where the run is, and wait where others may have something to do first."""
+    print(stage, flush=True)
+    if stage != MEASURING:
+        sys.stdin.buffer.readline()
 
 
 if __name__ == "__main__":

@@ -12,9 +12,36 @@ from bench.environment import Environment, SyncLatency
 
 MIB = 1024 * 1024
 
+BARE_NOTE = """\
+bare: takes frames, decodes, writes, syncs, answers. No sessions, no replay,
+no archive, no checks, so nothing to verify: a yardstick, not a product."""
+
+
+class BareReport(msgspec.Struct, kw_only=True):
+    """The bare server under the same load: a yardstick. It cannot replay, so it has no verdict."""
+
+    rate_per_second: float
+    acked: int
+    ack_ms: dict[str, float]
+    fdatasync_ms: SyncLatency
+    server_cpu: float | None
+    server_rss_bytes: int | None
+    generator_cpu: float
+
+
+class RoundReport(msgspec.Struct, kw_only=True):
+    """One round: what the medians were taken of."""
+
+    rate_per_second: float
+    bare_rate_per_second: float | None
+
 
 class AppendReport(msgspec.Struct, kw_only=True):
-    """The outcome of an append run; a run whose verdict failed has no rate."""
+    """The outcome of an append run; a run whose verdict failed has no rate.
+
+    Of several rounds these are the medians. What was acknowledged, refused and found is that of all
+    rounds together, and so is the longest wait and what was seen of the flush lag.
+    """
 
     scenario: str
     config: dict[str, str | int | float | bool | None]
@@ -27,8 +54,14 @@ class AppendReport(msgspec.Struct, kw_only=True):
     server_cpu: float | None
     server_rss_bytes: int | None
     generator_cpu: float
+    flush_lag_s: dict[str, float] | None
+    flush_backlog_max: int | None
+    catch_up_s: float | None
     verdict: dict[str, bool | int]
     examples: list[str]
+    rounds: list[RoundReport]
+    bare: BareReport | None
+    ratio: float | None
 
 
 class MemoryReport(msgspec.Struct, kw_only=True):
@@ -74,9 +107,15 @@ def print_append(report: AppendReport) -> None:
         "server memory": _mebibytes(report.server_rss_bytes),
         "generator processor": _share(report.generator_cpu),
         "refused": _counts(report.refused),
+        "flush lag p50 · p99 · max": _lag(report.flush_lag_s),
+        "largest flush backlog": _records(report.flush_backlog_max),
+        **_archive_rows(report),
         "verified by replay": f"{report.acked:,} acknowledged: all there, once, in order, unchanged",
+        **_bare_rows(report),
     }
     _print_rows(console, rows)
+    if report.bare is not None:
+        console.print(BARE_NOTE, style="dim")
 
 
 def print_memory(report: MemoryReport) -> None:
@@ -124,6 +163,44 @@ def _print_rows(console: Console, rows: dict[str, str]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _archive_rows(report: AppendReport) -> dict[str, str]:
+    if report.catch_up_s is None:
+        return {}
+    return {
+        "archive held back": "it took nothing while this was measured",
+        "archive caught up": f"{report.catch_up_s:.1f} s after it was let go",
+    }
+
+
+def _bare_rows(report: AppendReport) -> dict[str, str]:
+    """Return the rounds if there are several, and the yardstick if there is one."""
+    rounds, bare = report.rounds, report.bare
+    rows = {}
+    if len(rounds) > 1:
+        rows["each round"] = " · ".join(f"{each.rate_per_second:,.0f}" for each in rounds) + " /s"
+    if bare is None:
+        return rows
+    ack = bare.ack_ms
+    rows["bare: acknowledged"] = f"{bare.rate_per_second:,.0f} /s"
+    rows["bare: ack p50 · p90 · p99"] = f"{ack['p50']:.2f} · {ack['p90']:.2f} · {ack['p99']:.2f} ms"
+    rows["bare: server processor"] = _share(bare.server_cpu)
+    if len(rounds) > 1:
+        rates = (f"{each.bare_rate_per_second:,.0f}" for each in rounds)
+        rows["bare: each round"] = " · ".join(rates) + " /s"
+    rows["ratio to bare"] = "none" if report.ratio is None else f"{report.ratio:.2f}"
+    return rows
+
+
+def _lag(lag: dict[str, float] | None) -> str:
+    if lag is None:
+        return "not known"
+    return f"{lag['p50']:.2f} · {lag['p99']:.2f} · {lag['max']:.2f} s"
+
+
+def _records(count: int | None) -> str:
+    return "not known" if count is None else f"{count:,} records"
 
 
 def _share(cpu: float | None) -> str:
