@@ -66,13 +66,14 @@ async def run_append(options: AppendOptions) -> AppendReport:
     progress(f"environment  {asdict(environment)}")
     real: list[Measured] = []
     bare: list[Measured] = []
-    for number in range(1, options.rounds + 1):
-        if options.rounds > 1:
-            progress(f"round        {number} of {options.rounds}")
-        real.append(await _measure_real(options))
-        if options.beside_bare:
-            progress("the bare server")
-            bare.append(await _measure_bare(options))
+    with _fresh_directory(options) as kept:
+        for number in range(1, options.rounds + 1):
+            if options.rounds > 1:
+                progress(f"round        {number} of {options.rounds}")
+            real.append(await _measure_real(options, kept))
+            if options.beside_bare:
+                progress("the bare server")
+                bare.append(await _measure_bare(options))
     return report_rounds(real, bare, config=config, environment=environment)
 
 
@@ -97,9 +98,14 @@ def _check(options: AppendOptions) -> None:
             )
 
 
-async def _measure_real(options: AppendOptions) -> Measured:
-    """Measure the server that was named, or one of our own."""
-    with _fresh_directory(options) as (fresh, sync):
+async def _measure_real(options: AppendOptions, kept: Path) -> Measured:
+    """Measure the server that was named, or one of our own.
+
+    An archive that was named belongs to the first data directory that it saw, so that one is kept for
+    all rounds. Otherwise both are new each time.
+    """
+    with _fresh_directory(options) as fresh:
+        sync = _sync(fresh)
         if options.url is not None:
             return await measure(_plan(options, options.url), sync)
         archive = options.archive or sqlite_url(fresh)
@@ -109,7 +115,8 @@ async def _measure_real(options: AppendOptions) -> Measured:
             limit = unflushed_bytes_max(options.seconds + WARMUP_SECONDS, options.content_bytes)
             settings["unflushed-bytes-max"] = str(limit)
             held_back = archive_file(archive)
-        async with open_server(ServerOptions(fresh, archive, settings)) as server:
+        directory = kept if options.archive else fresh
+        async with open_server(ServerOptions(directory, archive, settings)) as server:
             await server.start()
             plan = _plan(options, server.url, server.pid)
             measured = await measure(plan, sync, held_back=held_back)
@@ -118,19 +125,25 @@ async def _measure_real(options: AppendOptions) -> Measured:
 
 
 async def _measure_bare(options: AppendOptions) -> Measured:
-    with _fresh_directory(options) as (fresh, sync):
+    with _fresh_directory(options) as fresh:
+        sync = _sync(fresh)
         async with open_bare(fresh) as (url, pid):
             # It keeps nothing that could be replayed.
             return await measure(_plan(options, url, pid, verify=False), sync, watched=False)
 
 
 @contextmanager
-def _fresh_directory(options: AppendOptions) -> Iterator[tuple[Path, SyncLatency]]:
-    """Make a directory on the disk that is measured, and look how fast that is by itself."""
+def _fresh_directory(options: AppendOptions) -> Iterator[Path]:
+    """Make a directory on the disk that is measured."""
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as name:
-        sync = measure_sync_ms(Path(name))
-        progress(f"fdatasync    p50 {sync.p50} ms, p99 {sync.p99} ms")
-        yield Path(name), sync
+        yield Path(name)
+
+
+def _sync(directory: Path) -> SyncLatency:
+    """Look how fast the disk is by itself."""
+    sync = measure_sync_ms(directory)
+    progress(f"fdatasync    p50 {sync.p50} ms, p99 {sync.p99} ms")
+    return sync
 
 
 def _plan(options: AppendOptions, url: str, pid: int | None = None, *, verify: bool = True) -> Plan:

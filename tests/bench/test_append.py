@@ -44,12 +44,12 @@ async def test_a_run_beside_the_bare_server_gives_a_ratio(
     assert "a yardstick, not a product" in printed
 
 
-async def test_an_archive_that_was_held_back_holds_everything_in_the_end(
+async def test_an_archive_that_was_held_back_holds_the_messages_of_all_rounds_in_the_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive = sqlite_url(tmp_path)
     report = await run_append(
-        dataclasses.replace(options(tmp_path), archive=archive, archive_down=True)
+        dataclasses.replace(options(tmp_path), archive=archive, archive_down=True, rounds=2)
     )
     assert report.verdict["ok"], report.examples
     assert report.refused == {}
