@@ -12,6 +12,7 @@ back. Writers take the lock at BEGIN, so a transaction never fails half-way for 
 
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import attrgetter
@@ -172,10 +173,37 @@ class SqliteDialect:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._write_ahead(connection)
+        except BaseException:
+            connection.close()
+            raise
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Turn the write-ahead log on, which only a new file does not have yet.
+
+        SQLite's own timeout does not hold for this switch: of several processes that make it at once, all
+        but one are told at once that the file is locked.
+        """
+        give_up_at = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() >= give_up_at:
+                    raise
+                # This does wait, for whoever writes now.
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            else:
+                return
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _parameters(records: Sequence[MessageRecord]) -> dict[str, Any]:
