@@ -33,6 +33,9 @@ import trio
 from storage.errors import ArchiveUnavailableError, CursorMismatchError, StorageError
 from storage.record import Record
 
+FREE_ROWS = 500
+"""Records freed in one go: about 0.5 ms of the loop, where a whole batch would take it for 5."""
+
 
 class FlushOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How much is flushed at once, how soon, and how a failing archive is retried."""
@@ -216,7 +219,7 @@ class Flusher:
                 await trio.sleep(self._backoff_seconds(attempts))
                 attempts += 1
         self.last_error = self.failing_since = None
-        self._free(batch)
+        await self._free(batch)
 
     async def _attempt(self, batch: list[Record], *, repeated: bool) -> bool:
         """Return whether the archive has the batch now; if not, it came one step nearer.
@@ -258,14 +261,22 @@ class Flusher:
         del batch[max(1, bisect_right(ends, self._options.bytes_max)) :]
         return batch
 
-    def _free(self, batch: list[Record]) -> None:
-        """The archive has the batch: only now may it be forgotten here."""
-        self.cursor += len(batch)
-        for _ in batch:
-            self._queue.popleft()
+    async def _free(self, batch: list[Record]) -> None:
+        """The archive has the batch: only now may it be forgotten here.
+
+        A piece at a time, so that acknowledgements need not wait for all of it; and to its end even when
+        cancelled, so that the cursor is the archive's again.
+        """
+        for start in range(0, len(batch), FREE_ROWS):
+            if start:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            piece = batch[start : start + FREE_ROWS]
+            for _ in piece:
+                self._queue.popleft()
+            self.cursor += len(piece)
+            self._on_flushed(piece, self.cursor)
         while self._marks and self._marks[0][0] <= self.cursor:
             self._oldest_at = self._marks.popleft()[1]
-        self._on_flushed(batch, self.cursor)
         self._flushed.set()
         self._flushed = trio.Event()
 

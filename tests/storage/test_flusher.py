@@ -20,6 +20,7 @@ from storage import (
     Record,
     StorageError,
 )
+from storage.flusher import FREE_ROWS
 from tests.contracts.archive import NODE
 from tests.fakes.archive import FakeArchive
 from tests.fakes.run_sync import HeldRunSync
@@ -133,6 +134,30 @@ async def test_nothing_is_freed_before_the_archive_has_committed(
         assert archive.flushes == [(0, 3)]
         assert (log.flushed, log.cursors) == (log.records, [3])
         assert (flusher.cursor, flusher.backlog_rows) == (3, 0)
+
+
+async def test_a_large_batch_is_freed_in_pieces_with_others_in_between_and_to_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    archive, log = FakeArchive(), FlushedLog()
+    count = 3 * FREE_ROWS + 1
+    flusher = make_flusher(archive, log, FlushOptions(rows_max=count))
+    flusher.extend(log.append(count))
+    cursors_seen: list[int] = []
+
+    async def look(scope: trio.CancelScope) -> None:
+        while flusher.cursor == 0:
+            await trio.lowlevel.checkpoint()
+        cursors_seen.append(flusher.cursor)
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look, nursery.cancel_scope)
+        await flusher.run()
+    assert 0 < cursors_seen[0] < count
+    assert flusher.cursor == archive.read_cursor(NODE).cursor == count
+    assert log.flushed == log.records
+    assert log.cursors == [FREE_ROWS, 2 * FREE_ROWS, 3 * FREE_ROWS, count]
 
 
 async def test_a_failed_flush_frees_nothing_and_is_repeated(autojump_clock: MockClock) -> None:
