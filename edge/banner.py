@@ -37,8 +37,8 @@ def examples(where: str, *, development: bool) -> list[str]:
     key = "" if development else ' -H "Authorization: Bearer $RINGLOG_KEY"'
     api = f"{where}/v1/sessions"
     return [
-        f"""curl{key} --json '{{"id":"demo","user_id":"alice"}}' {api}""",
-        f"""curl{key} --json '{{"sender":"alice","content":{{"text":"hello"}}}}' {api}/demo/messages""",
+        f"""curl{key} -d '{{"id":"demo","user_id":"alice"}}' {api}""",
+        f"""curl{key} -d '{{"sender":"alice","content":{{"text":"hello"}}}}' {api}/demo/messages""",
         f"""curl{key} -N '{api}/demo/stream?last_seq=0'""",
     ]
 
