@@ -24,6 +24,10 @@ PAGE_MESSAGES_MAX = 500
 PAGE_BYTES_MAX = 256 * 1024
 """One page of a replay: large enough to amortise a query, small beside a connection's buffer."""
 
+PAGE_MESSAGES_FIRST = 100
+"""Asked of the archive at first; then twice what the page before had room for. The archive measures all that
+it is asked for, so 500 messages of 8 kB would be read again for every 32 that a page holds."""
+
 RETRY_SECONDS = 0.5
 """Between tries to read an archive that is away, or behind; the tail waits, it does not end."""
 
@@ -95,13 +99,14 @@ class Tail:
         return True
 
     async def _catch_up(self) -> None:
+        limit = PAGE_MESSAGES_FIRST
         while await self.sink.wait_room():
             # From here to the end of `_replay_memory` no other task can run: what was not flushed
             # when it was looked at is still in memory when it is read.
             if self.closed or self._go_live():
                 return
             if self.next_seq < self.server.first_unflushed_seq:
-                await self._replay_archive()
+                limit = await self._replay_archive(limit)
             else:
                 self._replay_memory()
             self.sink.page_delivered()
@@ -114,25 +119,27 @@ class Tail:
                 return
             self.next_seq += 1
 
-    async def _replay_archive(self) -> None:
+    async def _replay_archive(self, limit: int) -> int:
+        """Deliver a page of at most `limit` messages; return the limit for the next one."""
         server = self.server
         try:
             page = await server.node.read_archive(
-                server, self.next_seq - 1, limit=PAGE_MESSAGES_MAX, bytes_max=PAGE_BYTES_MAX
+                server, self.next_seq - 1, limit=limit, bytes_max=PAGE_BYTES_MAX
             )
         except ArchiveUnavailableError:
             await trio.sleep(RETRY_SECONDS)
-            return
+            return limit
         except SessionDeletedError:
             assert self.closed
-            return
+            return limit
         for seq, body in page:
             if self.closed:
-                return
+                break
             assert seq == self.next_seq
             if not self.sink.deliver(self, body):
-                return
+                break
             self.next_seq += 1
+        return min(2 * len(page), PAGE_MESSAGES_MAX)
 
 
 class Follower:

@@ -16,6 +16,7 @@ from runtime import (
     follow,
     read_after,
 )
+from runtime.tail import PAGE_BYTES_MAX
 from storage import ArchiveUnavailableError, FlushOptions
 from tests.runtime.conftest import OpenNode
 from tests.runtime.test_node import W, flush, make, send
@@ -148,6 +149,32 @@ async def test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further(
         Tail(server, sink, 0).start()
         await settle(node, sink, 2_880)
         assert sink.seqs == list(range(1, 2_881))
+
+
+async def test_a_replay_asks_the_archive_for_little_more_than_fits_into_a_page(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        body_bytes, count = 16_000, 200
+        for _ in range(count):
+            await send(server, None, content=b'"%b"' % (b"x" * body_bytes)).wait_ack()
+        await flush(node)
+        asked: list[int] = []
+        read = node.archive.read_messages
+
+        def counted(
+            workspace: str, session: str, after_seq: int, limit: int, bytes_max: int
+        ) -> list[tuple[int, bytes]]:
+            asked.append(limit)
+            return read(workspace, session, after_seq, limit, bytes_max=bytes_max)
+
+        monkeypatch.setattr(node.archive, "read_messages", counted)
+        sink = SlowSink(count)
+        Tail(server, sink, 0).start()
+        await settle(node, sink, count)
+        assert sink.seqs == list(range(1, count + 1))
+        assert max(asked[1:]) <= 2 * PAGE_BYTES_MAX // body_bytes
 
 
 async def test_a_hole_in_the_archive_stops_who_reads_there_and_nobody_else(
