@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from runtime import Node
+from runtime import DISK_STALLED_SECONDS, Node
 from storage import StorageFullError
 
 WATCH_SECONDS = 0.5
@@ -33,6 +33,7 @@ class Watch:
         self._clock = clock
         self._outage: _Outage | None = None
         self._full_since: float | None = None
+        self._stalled_since: float | None = None
 
     async def run(self) -> None:
         """Look at the node's state, for ever."""
@@ -66,10 +67,25 @@ class Watch:
             )
 
     def _look_at_disk(self) -> None:
-        full = self._node.log.statistics().full
+        statistics = self._node.log.statistics()
+        self._look_at_write(statistics.write_seconds)
+        full = statistics.full
         if full and self._full_since is None:
             self._full_since = self._clock()
             log.warning("storage_full", reason=str(StorageFullError()), hint=StorageFullError.hint)
         elif not full and self._full_since is not None:
             log.info("storage_free", seconds=round(self._clock() - self._full_since, 1))
             self._full_since = None
+
+    def _look_at_write(self, seconds: float) -> None:
+        stalled = seconds > DISK_STALLED_SECONDS
+        if stalled and self._stalled_since is None:
+            self._stalled_since = self._clock() - seconds
+            log.warning(
+                "disk_stalled",
+                reason=f"the disk has had a write for {seconds:.0f} s",
+                hint="look at the disk (dmesg); nothing is acknowledged until it answers",
+            )
+        elif not stalled and self._stalled_since is not None:
+            log.info("disk_answers", seconds=round(self._clock() - self._stalled_since, 1))
+            self._stalled_since = None

@@ -30,13 +30,14 @@ from runtime.identifiers import (
     is_kind,
     parse_time,
 )
-from runtime.node import Node, NodeOptions, NodeStatistics, open_node
+from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics, open_node
 from runtime.replies import Ack, Reply, WaitingReply
 from runtime.server import SessionServer
 from runtime.session import check_cursor
 from runtime.tail import Follower, Sink, Tail, follow
 
 __all__ = [
+    "DISK_STALLED_SECONDS",
     "IDENTIFIER_RULE",
     "KIND_RULE",
     "Ack",

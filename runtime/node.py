@@ -53,6 +53,9 @@ ARCHIVE_WAIT_SECONDS = 5.0
 READY_BYTES_MIN = 8 * 1024
 """A node that has less room for unflushed records refuses all but small ones: it is not ready."""
 
+DISK_STALLED_SECONDS = 5.0
+"""A write that the disk has had for longer than this is more than slow: clients give up meanwhile."""
+
 DEDUPLICATION_LOADED = 1_000
 SWEEP_PIECE = 1_000
 """Sessions looked at between two checkpoints of the idle sweep."""
@@ -312,6 +315,8 @@ class Node:
             reasons.append("log_poisoned")
         if log.full:
             reasons.append("storage_full")
+        if log.write_seconds > DISK_STALLED_SECONDS:
+            reasons.append("disk_stalled")
         if self.unflushed_bytes + READY_BYTES_MIN > self._unflushed_bytes_max:
             reasons.append("backpressure")
         return reasons

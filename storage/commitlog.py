@@ -84,6 +84,7 @@ class LogStatistics:
     fsyncs: int
     fdatasync_seconds_last: float
     fdatasync_seconds_max: float
+    write_seconds: float
     segments: int
     bytes_on_disk: int
     spare_ready: bool
@@ -217,6 +218,7 @@ class CommitLog:
             fsyncs=writer.fsyncs,
             fdatasync_seconds_last=writer.sync_seconds_last,
             fdatasync_seconds_max=writer.sync_seconds_max,
+            write_seconds=writer.write_seconds,
             segments=writer.segments,
             bytes_on_disk=writer.bytes_on_disk,
             spare_ready=writer.supply.spare_ready,

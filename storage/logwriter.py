@@ -8,6 +8,8 @@ by then, a segment that has a successor is known to be whole.
 import time
 from collections.abc import Callable, Iterator
 
+import trio
+
 from storage.directory import Directory
 from storage.errors import ArchiveBehindLogError, CorruptLogError
 from storage.frame import (
@@ -58,6 +60,7 @@ class LogWriter:
         self.bytes = 0
         self.sync_seconds_last = 0.0
         self.sync_seconds_max = 0.0
+        self._writing_since: float | None = None
 
     @property
     def room_bytes(self) -> int:
@@ -74,6 +77,12 @@ class LogWriter:
             and self._covered_lsn < self._written_lsn
             and active.size - active.offset >= FRAME_HEADER_BYTES
         )
+
+    @property
+    def write_seconds(self) -> float:
+        """Return how long the write in flight has been with the disk; 0 if there is none."""
+        since = self._writing_since
+        return trio.current_time() - since if since is not None else 0.0
 
     @property
     def segments(self) -> int:
@@ -131,7 +140,9 @@ class LogWriter:
         return _read_spans(self._directory, spans, from_lsn, to_lsn)
 
     async def _write(self, active: SegmentWriter, frame: bytearray, count: int) -> None:
+        self._writing_since = trio.current_time()
         seconds = await self._run_sync(_write_frame, active, frame, count, self._written_lsn)
+        self._writing_since = None
         self._covered_lsn = self._written_lsn
         self._written_lsn += count
         self.fsyncs += 1

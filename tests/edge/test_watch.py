@@ -1,9 +1,12 @@
+import threading
 from pathlib import Path
 
+import pytest
 import trio
 from structlog.testing import capture_logs
 
 from edge.watch import WATCH_SECONDS, Watch
+from runtime import Node
 from tests.edge.http_client import open_http
 from tests.edge.one_port import SMALL_LOG, open_one_port
 from tests.fakes.directory import CrashingDirectory
@@ -73,3 +76,54 @@ async def test_a_full_disk_is_told_once_when_it_begins_and_once_when_it_ends(
     ]
     assert lines[0]["hint"]
     assert 0 < lines[1]["seconds"] < 10
+
+
+class StallingDirectory(CrashingDirectory):
+    """A disk that keeps a sync until it is told to go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def operate(self, kind: str) -> None:
+        if kind == "sync":
+            self.go_on.wait(10)
+        super().operate(kind)
+
+
+async def test_a_disk_that_does_not_answer_is_told_and_the_node_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.node.DISK_STALLED_SECONDS", 0.2)
+    monkeypatch.setattr("edge.watch.DISK_STALLED_SECONDS", 0.2)
+    directory = StallingDirectory()
+    with capture_logs() as lines:
+        async with (
+            open_one_port(tmp_path, directory=directory) as edge,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(Watch(edge.node).run)
+            directory.go_on.clear()
+            nursery.start_soon(create_session, edge.node)
+            with trio.fail_after(10):
+                while not lines:
+                    await trio.sleep(0.01)
+            assert edge.node.not_ready() == ["disk_stalled"]
+            directory.go_on.set()
+            with trio.fail_after(10):
+                while len(lines) < 2:
+                    await trio.sleep(0.01)
+            assert edge.node.not_ready() == []
+            nursery.cancel_scope.cancel()
+    assert [(line["event"], line["log_level"]) for line in lines] == [
+        ("disk_stalled", "warning"),
+        ("disk_answers", "info"),
+    ]
+    assert 0.2 < lines[1]["seconds"] < 10
+
+
+async def create_session(node: Node) -> None:
+    await node.catalog.create(
+        "default", "s1", user_id="alice", members=(), agent_id=None, metadata=b"{}"
+    )
