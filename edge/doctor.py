@@ -97,10 +97,11 @@ def _check_data_directory(config: Config) -> Iterator[Finding]:
     directory = config.data
     try:
         with _existing(directory) as path:
+            sync = _check_sync(path)  # it writes; only what was written can be written
             yield Finding("ok", "data directory", f"{directory} can be written")
             yield _check_file_system(path)
             yield _check_space(path, config.segment_bytes)
-            yield _check_sync(path)
+            yield sync
     except OSError as error:
         yield Finding(
             "failure",
@@ -209,6 +210,9 @@ def _check_archive(config: Config) -> Finding:
         state = probe_archive(config.archive)
     except StorageError as error:
         return Finding("failure", "archive", f"{name}: {error}", error.hint)
+    except OSError as error:
+        fix = "let this user read and write it, or name another: --archive URL"
+        return Finding("failure", "archive", f"{name}: {error.strerror}", fix)
     if state.found is None:
         return Finding("ok", "archive", f"{name}: empty; the first start sets it up")
     if state.found != state.known:

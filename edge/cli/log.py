@@ -175,19 +175,20 @@ def _open_log(config: Config, *, writable: bool = False) -> "Iterator[RealDirect
     from storage import RealDirectory
 
     path = config.data / "log"
-    if not path.is_dir():
-        raise CommandError(
-            "not_found",
-            f"there is no log in {config.data}",
-            "name the data directory of the server: --data DIR",
-            ExitCode.NOT_FOUND,
-        )
     try:
+        if not path.is_dir():
+            raise CommandError(
+                "not_found",
+                f"there is no log in {config.data}",
+                "name the data directory of the server: --data DIR",
+                ExitCode.NOT_FOUND,
+            )
         with RealDirectory(path, read_only=not writable) as directory:
             yield directory
     except OSError as error:
-        where = error.filename or path
-        raise CommandError("log", f"cannot read {where}: {error.strerror}") from None
+        where = error.filename if isinstance(error.filename, str) else path
+        hint = f"run it as the owner of {config.data}" if isinstance(error, PermissionError) else ""
+        raise CommandError("log", f"cannot read {where}: {error.strerror}", hint) from None
 
 
 def _print_frame(frame: "DumpedFrame", *, as_json: bool) -> None:

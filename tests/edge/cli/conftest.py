@@ -2,8 +2,10 @@
 
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +64,15 @@ def talk(ringlog: Ringlog, server: ServerProcess, monkeypatch: pytest.MonkeyPatc
     """Run a command that finds the server by RINGLOG_URL."""
     monkeypatch.setenv("RINGLOG_URL", server.url)
     return ringlog
+
+
+@contextmanager
+def stranger() -> Iterator[None]:
+    """Be a user who owns nothing here; only the superuser can be one, others are refused by mode 0."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

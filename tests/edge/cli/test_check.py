@@ -1,8 +1,11 @@
 import json
+import os
 import socket
 from pathlib import Path
 
-from tests.edge.cli.conftest import Ringlog
+import pytest
+
+from tests.edge.cli.conftest import Ringlog, stranger
 
 
 def test_health_is_0_when_ready_and_4_when_there_is_no_server(
@@ -47,3 +50,23 @@ def test_doctor_gives_each_failure_its_fix(ringlog: Ringlog, tmp_path: Path) -> 
     assert "FAIL  archive: postgresql://u:…@127.0.0.1" in result.out
     assert result.out.count("→") >= 3
     assert "hunter2" not in result.out
+
+
+def test_doctor_looks_at_the_directory_of_another_user_to_the_end(
+    ringlog: Ringlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    private.chmod(0)
+    monkeypatch.setenv("RINGLOG_CONFIG", os.devnull)
+    with stranger():
+        result = ringlog("doctor", "--listen", ":0", f"--data={private}/data")
+        own = ringlog("doctor", "--listen", ":0", f"--data={private}")
+    private.chmod(0o700)
+
+    for found in (result, own):
+        assert found.code == 1
+        assert "FAIL  data directory: " in found.out
+        assert "FAIL  archive: " in found.out
+        assert "ok    address: " in found.out
+        assert "can be written" not in found.out

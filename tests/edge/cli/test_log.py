@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
 
-from tests.edge.cli.conftest import Ringlog
+from tests.edge.cli.conftest import Ringlog, stranger
 from tests.edge.server_process import join, open_socket, send, server_process
 
 TEXTS = [f"message-{number}" for number in range(5)]
@@ -168,3 +169,22 @@ def test_a_directory_without_a_log_is_exit_code_3(
 
     assert (missing.code, "--data DIR" in missing.err) == (3, True)
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["dump", "verify", "repair"])
+def test_the_log_of_another_user_is_one_line_with_a_fix(
+    ringlog: Ringlog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    private = tmp_path / "private"
+    (private / "data" / "log").mkdir(parents=True)
+    private.chmod(0)
+    monkeypatch.setenv("RINGLOG_CONFIG", os.devnull)
+    with stranger():
+        refused = ringlog("log", command, f"--data={private}/data")
+    private.chmod(0o700)
+
+    where = private / "data"
+    assert refused.code == 1
+    assert refused.err == (
+        f"ringlog: cannot read {where}/log: Permission denied\n  hint: run it as the owner of {where}\n"
+    )
