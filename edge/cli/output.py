@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from edge.cli.streams import say
 from edge.printable import escape
 
 
@@ -46,7 +47,7 @@ class Output:
 
 def note(text: str) -> None:
     """Tell the person something that is not data."""
-    print(text, file=sys.stderr, flush=True)
+    say(text)
 
 
 def cell(value: object) -> str:

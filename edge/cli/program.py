@@ -1,14 +1,16 @@
 """The program: every command by name, and what happens when one fails."""
 
-import os
+import json
 import sys
+from contextlib import suppress
+from itertools import takewhile
 from typing import Annotated
 
-import orjson
 import typer
 
 from edge.cli import check, configuration, flush, keys, log, node, serving, session
 from edge.cli.failure import CommandError, ExitCode, command_error
+from edge.cli.streams import OutputError, abandon, flush_stdout, prepare_streams, say
 from edge.printable import escape
 from edge.version import VERSION
 
@@ -51,40 +53,101 @@ def build() -> typer.Typer:
 
 def run() -> None:
     """Run the command that the arguments name, and exit with its code."""
+    prepare_streams()
+    arguments = sys.argv[1:]
+    as_json = "--json" in list(takewhile(lambda argument: argument != "--", arguments))
+    code = _run_command(arguments, as_json=as_json)
     try:
-        build()(prog_name="ringlog")
-    except KeyboardInterrupt:
-        sys.exit(ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our stdout has left (`ringlog session export x | head`): that is no failure, and
-        # Python must not try to flush into the closed pipe on its way out.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitCode.OK)
-    except Exception as error:
-        failure = command_error(error)
-        if failure is None:
-            raise
-        report(failure, as_json="--json" in sys.argv)
-        sys.exit(failure.exit_code)
+        flush_stdout()
+    except OutputError as failure:
+        code = code or _fail(failure, as_json=as_json)
+    sys.exit(code)
 
 
 def report(failure: CommandError, *, as_json: bool) -> None:
     """Say on stderr what failed and what to do about it."""
     if as_json:
         fields = {"code": failure.code, "message": failure.message, "hint": failure.hint}
-        print(orjson.dumps({"error": fields}).decode(), file=sys.stderr)
+        say(json.dumps({"error": fields}))
         return
-    print(f"ringlog: {escape(failure.message)}", file=sys.stderr)
+    say(f"ringlog: {escape(failure.message)}")
     if failure.hint:
-        print(f"  hint: {escape(failure.hint)}", file=sys.stderr)
+        say(f"  hint: {escape(failure.hint)}")
+
+
+def _run_command(arguments: list[str], *, as_json: bool) -> int:
+    try:
+        _check_text(arguments)
+        return int(build()(arguments, prog_name="ringlog", standalone_mode=False) or ExitCode.OK)
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitCode.INTERRUPTED
+    except typer.TyperException as error:
+        return _refuse_usage(error, as_json=as_json)
+    except UnicodeDecodeError as error:
+        failure = CommandError("not_text", f"the input is not text in {error.encoding}: {error.reason}", "give it in UTF-8")  # fmt: skip
+        return _fail(failure, as_json=as_json)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        failure = CommandError("system", f"{what}{error.strerror or error}")
+        return _fail(failure, as_json=as_json)
+    except Exception as error:
+        known = command_error(error)
+        if known is None:
+            raise
+        return _fail(known, as_json=as_json)
+
+
+def _fail(failure: CommandError, *, as_json: bool) -> int:
+    """Report a failure, and return the exit code that it stands for."""
+    if isinstance(failure, OutputError):
+        abandon(sys.stdout)
+    if failure.exit_code != ExitCode.OK:
+        report(failure, as_json=as_json)
+    return failure.exit_code
+
+
+def _check_text(arguments: list[str]) -> None:
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            shown = argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise CommandError(
+                "usage",
+                f"argument {number} is not valid UTF-8: {shown}",
+                "give names and texts in UTF-8",
+                ExitCode.USAGE,
+            ) from None
+
+
+def _refuse_usage(error: typer.TyperException, *, as_json: bool) -> int:
+    """Say that the command or an option is wrong: with the usage, or as JSON."""
+    if not as_json:
+        with suppress(OSError):
+            error.show()  # type: ignore[attr-defined]  # all that typer raises have it
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "ringlog"
+    hint = f"{command} -h"
+    if command == "ringlog serve" and getattr(error, "option_name", "") == "--json":
+        hint = "what it logs is JSON with --log-format json"
+    report(CommandError("usage", error.format_message(), hint, ExitCode.USAGE), as_json=True)
+    return error.exit_code
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if value:
+        print(f"ringlog {VERSION}")
+        raise typer.Exit
 
 
 def _root(
     *,
     show_version: Annotated[
-        bool, typer.Option("--version", help="print the version and exit")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="print the version and exit"
+        ),
     ] = False,
 ) -> None:
-    if show_version:
-        print(f"ringlog {VERSION}")
-        raise typer.Exit
+    pass

@@ -1,8 +1,10 @@
+import json
 import subprocess
 import sys
 
 import pytest
 
+from edge.version import VERSION
 from tests.edge.cli.conftest import Ringlog
 from tests.edge.server_process import ROOT
 
@@ -51,10 +53,28 @@ def test_help_loads_nothing_heavy() -> None:
     assert done.stdout == "set()\n"
 
 
-def test_a_reader_that_leaves_early_is_no_failure() -> None:
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m edge config show --json | true; exit 0"],
-        capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
+def test_it_tells_its_version(ringlog: Ringlog) -> None:
+    result = ringlog("--version")
 
-    assert done.stderr == ""
+    assert (result.code, result.out) == (0, f"ringlog {VERSION}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["health", "--bogus", "--json"], "No such option: --bogus", "ringlog health -h"),
+        (["session", "show", "--json"], "Missing argument 'SESSION'.", "ringlog session show -h"),
+        (["bogus", "--json"], "No such command 'bogus'.", "ringlog -h"),
+        (["serve", "--json"], "No such option: --json", "--log-format json"),
+        (["config", "show", "--listen", "x", "--json"], "listen = 'x'", ""),
+    ],
+)
+def test_a_usage_error_is_json_where_json_was_asked_for(
+    ringlog: Ringlog, arguments: list[str], message: str, hint: str
+) -> None:
+    result = ringlog(*arguments)
+
+    error = json.loads(result.err)["error"]
+    assert (result.code, result.out) == (2, "")
+    assert message in error["message"]
+    assert hint in error["hint"]
