@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from storage.directory import Directory, File
-from storage.errors import ArchiveBehindLogError, CorruptLogError
+from storage.errors import ArchiveBehindLogError, CorruptLogError, LogBehindCursorError
 from storage.frame import FRAME_BYTES_MAX, MalformedError, SegmentHeader, decode_records
 from storage.record import StoredRecord
 from storage.recovery import (
@@ -18,6 +18,7 @@ from storage.recovery import (
     Span,
     Tail,
     check_chain,
+    examine,
     judge_end,
     lay_out,
     read_span,
@@ -157,6 +158,21 @@ def verify(directory: Directory) -> Report:
     return Report(tuple(segments), voided, tuple(damage), torn, lsn_begin, lsn_end)
 
 
+def check_start(directory: Directory, *, node_id: bytes, cursor: int) -> None:
+    """Raise what a start on this log would; the archive has everything below `cursor`.
+
+    Reads what a start reads: the headers, and the records that the archive does not have.
+
+    Raises:
+        CorruptLogError: damage that is not a torn write, or another node's log.
+        LogBehindCursorError: the archive holds records that the log does not.
+        ArchiveBehindLogError: the log no longer holds the records after `cursor`.
+    """
+    next_lsn = examine(directory, node_id=node_id, cursor=cursor).next_lsn
+    if next_lsn < cursor:
+        raise LogBehindCursorError(next_lsn, cursor)
+
+
 def repair(directory: Directory, *, node_id: bytes, cursor: int, dry_run: bool = True) -> Repair:
     """Make the log one that starts; with `dry_run` only say what that would mean.
 
@@ -228,7 +244,10 @@ def _dump_segment(
         else:
             end = reader.damage_end()
             if end > reader.offset:
-                yield Damage(span.name, reader.offset, f"{end - reader.offset} bytes of no frame")
+                end = reader.next_valid_frame(end) or end
+                yield Damage(
+                    span.name, reader.offset, f"{end - reader.offset} bytes cannot be read"
+                )
         going_on = reader.skip_damage()
 
 

@@ -112,7 +112,7 @@ def test_dump_shows_a_torn_end_and_a_frame_of_nonsense_as_damage() -> None:
     ]
     directory.damage(second.name, second.frame_ends[1] + 8)
     assert damage_of(directory) == [
-        Damage(second.name, second.frame_ends[1], "44 bytes of no frame")
+        Damage(second.name, second.frame_ends[1], "44 bytes cannot be read")
     ]
 
 
