@@ -14,15 +14,27 @@ import ssl
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edge.config import Config, shown, unknown_variables
-from edge.values import GIB, KIB, MIB
-from storage import StorageError, probe_archive
+from edge.values import GIB, KIB, MIB, Address
+from storage import (
+    ApiKey,
+    ArchiveOwnedError,
+    ArchiveState,
+    NodeState,
+    RealDirectory,
+    StorageError,
+    check_log,
+    lock_holder,
+    open_archive,
+    probe_archive,
+)
 
 # One commit is one such write and one fdatasync: so many give a usable 99th percentile within a second.
 SYNC_PROBES = 100
@@ -37,7 +49,8 @@ DESCRIPTORS_WANTED = 10_000
 # The active segment, its spare, and as much again for what waits for the archive.
 SEGMENTS_WANTED = 4
 FILE_SYSTEMS_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
-CONNECT_SECONDS = 1.0
+# The state of a listening socket in /proc/net/tcp.
+LISTENING = "0A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +68,12 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _check_options(config)
     yield from _check_data_directory(config)
     yield _check_descriptors()
-    yield _check_archive(config)
-    yield _check_listen(config)
+    found, state = _check_archive(config)
+    yield found
+    holder = _lock_holder(config)
+    yield _check_listen(config, holder)
+    if holder is None:
+        yield from _check_start(config, state)
     if config.tls_cert is not None and config.tls_key is not None:
         yield _check_tls(config.tls_cert, config.tls_key)
 
@@ -204,44 +221,139 @@ def _check_descriptors() -> Finding:
     return Finding("ok", "file limit", f"{soft} open files")
 
 
-def _check_archive(config: Config) -> Finding:
+def _check_archive(config: Config) -> tuple[Finding, ArchiveState | None]:
+    """Return the finding, and the state of an archive that could be looked at."""
     name = shown(config)["archive"]
     try:
         state = probe_archive(config.archive)
     except StorageError as error:
-        return Finding("failure", "archive", f"{name}: {error}", error.hint)
+        return Finding("failure", "archive", f"{name}: {error}", error.hint), None
     except OSError as error:
         fix = "let this user read and write it, or name another: --archive URL"
-        return Finding("failure", "archive", f"{name}: {error.strerror}", fix)
+        return Finding("failure", "archive", f"{name}: {error.strerror}", fix), None
     if state.found is None:
-        return Finding("ok", "archive", f"{name}: empty; the first start sets it up")
+        detail = f"{name}: empty; the first start sets it up"
+        return Finding("ok", "archive", detail), state
     if state.found != state.known:
-        return Finding(
-            "warning",
-            "archive",
-            f"{name}: at revision {state.found}; the next start migrates it to {state.known}",
-            "take a backup before you start this version",
-        )
-    return Finding("ok", "archive", f"{name}: reachable, at revision {state.found}")
+        detail = f"{name}: at revision {state.found}; the next start migrates it to {state.known}"
+        fix = "take a backup before you start this version"
+        return Finding("warning", "archive", detail, fix), state
+    return Finding("ok", "archive", f"{name}: reachable, at revision {state.found}"), state
 
 
-def _check_listen(config: Config) -> Finding:
-    address = config.listen
+def _lock_holder(config: Config) -> str | None:
+    """Return the process that a server runs in on this data directory, if that can be told."""
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind(where)
+        return lock_holder(config.data / "log")
+    except OSError:
+        return None  # the finding about the data directory says so
+
+
+def _check_listen(config: Config, holder: str | None) -> Finding:
+    """Check that the address is free, or the one of the server that runs on the data directory."""
+    address = config.listen
+    fix = "choose another address: --listen HOST:PORT"
+    try:
+        _try_listen(address)
     except OSError as error:
-        fix = "choose another address: --listen HOST:PORT"
-        if error.errno == errno.EADDRINUSE:
-            return Finding(
-                "failure", "address", f"{address} is in use", f"stop what listens there, or {fix}"
-            )
-        return Finding("failure", "address", f"{address}: {error.strerror}", fix)
+        if error.errno != errno.EADDRINUSE:
+            return Finding("failure", "address", f"{address}: {error.strerror}", fix)
+        if holder is not None and _listens(holder, address.port):
+            detail = f"{address} is in use by this data directory's own server, {holder}"
+            return Finding("ok", "address", detail)
+        fix = f"stop what listens there, or {fix}"
+        return Finding("failure", "address", f"{address} is in use", fix)
+    if holder is not None:
+        detail = f"{config.data} is in use by {holder}, which does not listen on {address}"
+        fix = "stop that process, or give this one another directory: --data DIR"
+        return Finding("failure", "lock", detail, fix)
     return Finding("ok", "address", f"{address} is free")
+
+
+def _try_listen(address: Address) -> None:
+    family, kind, protocol, _, where = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    with socket.socket(family, kind, protocol) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(where)
+
+
+def _listens(holder: str, port: int) -> bool:
+    """Return whether `process N` has a socket that listens on a port (Linux)."""
+    process = Path("/proc") / holder.removeprefix("process ")
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            rows = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+            inodes |= {
+                f"socket:[{row[9]}]"
+                for row in rows
+                if row[3] == LISTENING and row[1].endswith(f":{port:04X}")
+            }
+    try:
+        return any(str(each.readlink()) in inodes for each in (process / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def _check_start(config: Config, state: ArchiveState | None) -> Iterator[Finding]:
+    """Check what a start checks once it has the archive: keys, owner, log."""
+    if state is None or state.found not in {None, state.known}:
+        return  # what is in it cannot be read
+    try:
+        keys, nodes = _read_archive(config) if state.found else ([], [])
+        node_id = _read_node_id(config)
+        cursor = next((each.cursor for each in nodes if each.node_id == node_id.hex), 0)
+        yield from _check_keys(config, keys)
+        for owner in (each for each in nodes if not each.retired and each.node_id != node_id.hex):
+            raise ArchiveOwnedError(owner.node_id)
+        path = config.data / "log"
+        made = path.is_dir()
+        if made:
+            with RealDirectory(path, read_only=True) as directory:
+                check_log(directory, node_id=node_id.bytes, cursor=cursor)
+    except StorageError as error:
+        what = "archive" if error.code.startswith("archive_") else "log"
+        yield Finding("failure", what, str(error), error.hint)
+    except OSError as error:
+        detail = f"{error.filename or config.data}: {error.strerror}"
+        yield Finding("failure", "log", detail, "let this user read the data directory")
+    except ValueError as error:
+        detail = f"{config.data / 'node_id'}: {error}"
+        yield Finding("failure", "log", detail, "put the node id back that belongs to this log")
+    else:
+        detail = (
+            "whole, as far as a start reads it" if made else "none yet; the first start makes it"
+        )
+        yield Finding("ok", "log", detail)
+
+
+def _read_archive(config: Config) -> tuple[list[ApiKey], list[NodeState]]:
+    archive = open_archive(config.archive)  # of this version's revision: nothing is migrated
+    try:
+        return archive.list_keys(), archive.list_nodes()
+    finally:
+        archive.close()
+
+
+def _read_node_id(config: Config) -> uuid.UUID:
+    """Return the identity of the data directory; one without gets a new one at its start."""
+    try:
+        return uuid.UUID((config.data / "node_id").read_text().strip())
+    except (FileNotFoundError, NotADirectoryError):
+        return uuid.uuid4()
+
+
+def _check_keys(config: Config, keys: list[ApiKey]) -> Iterator[Finding]:
+    usable = any(key.revoked_at_ms is None for key in keys)
+    if not config.listen.is_loopback and not usable:
+        yield Finding(
+            "failure",
+            "keys",
+            f"{config.listen} can be reached from other machines, and there is no key yet",
+            "create one first: ringlog key create NAME (same --data or --archive); or listen on 127.0.0.1",
+        )
 
 
 def _check_tls(certificate: Path, key: Path) -> Finding:

@@ -13,7 +13,7 @@ from storage.archive import (
     probe_archive,
 )
 from storage.commitlog import CommitLog, LogOptions, LogStatistics, open_commit_log
-from storage.directory import Directory, RealDirectory, make_directory
+from storage.directory import Directory, RealDirectory, lock_holder, make_directory
 from storage.errors import (
     ArchiveBehindLogError,
     ArchiveConflictError,
@@ -35,6 +35,7 @@ from storage.errors import (
 from storage.flusher import Flusher, FlushOptions
 from storage.history import SessionSnapshot
 from storage.inspection import Damage, DumpedFrame, Lost, Repair, Report
+from storage.inspection import check_start as check_log
 from storage.inspection import dump as dump_log
 from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
@@ -93,8 +94,10 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StoredRecord",
+    "check_log",
     "dump_log",
     "highest_epoch",
+    "lock_holder",
     "make_directory",
     "open_archive",
     "open_commit_log",

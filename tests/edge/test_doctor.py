@@ -1,4 +1,6 @@
 import socket
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,8 @@ import trustme
 
 from edge.config import load_config
 from edge.doctor import Finding, examine, measure_sync
-from storage import open_archive
+from storage import ApiKey, open_archive
+from tests.edge.server_process import join, open_socket, send, server_process
 
 MEMORY = Path("/dev/shm")
 
@@ -111,3 +114,54 @@ def test_variables_that_nothing_reads_are_a_warning(
     monkeypatch.setenv("RINGLOG_LISEN", "typo")
 
     assert "RINGLOG_LISEN" in findings(tmp_path)["options"].detail
+
+
+def test_a_public_address_without_a_key_is_a_failure(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/archive.db"
+    assert "key create" in findings(tmp_path, listen="0.0.0.0:0", archive=url)["keys"].fix
+    archive = open_archive(url)
+    archive.create_key(ApiKey("key-1", "", b"hash", ("read",), "default", 1))
+    archive.close()
+
+    assert "keys" not in findings(tmp_path, listen="0.0.0.0:0", archive=url)
+
+
+def test_beside_its_own_server_all_is_well_and_another_start_would_fail(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server:
+        server.wait_ready()
+        own = findings(tmp_path, listen=server.address)
+        other = findings(tmp_path)
+        assert server.stop() == 0
+    after = findings(tmp_path, listen=server.address)
+
+    assert f"own server, process {server.pid}" in own["address"].detail
+    assert {each.level for each in own.values()} <= {"ok", "warning"}
+    assert other["lock"].level == "failure"
+    assert f"in use by process {server.pid}" in other["lock"].detail
+    assert {each.level for each in after.values()} <= {"ok", "warning"}
+    assert "whole" in after["log"].detail
+
+
+def test_an_archive_of_another_node_and_a_damaged_log_are_failures(tmp_path: Path) -> None:
+    with server_process(tmp_path / "data") as server, open_socket(server.wait_ready()) as websocket:
+        join(websocket, "s")
+        with closing(sqlite3.connect(tmp_path / "data" / "archive.db", isolation_level=None)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            for text in ("damaged", "after"):
+                send(websocket, "s", text)
+            server.kill()
+    assert findings(tmp_path)["log"].level == "ok"
+
+    archive = f"sqlite:///{tmp_path}/data/archive.db"
+    owned = findings(tmp_path, data=str(tmp_path / "other"), archive=archive)["archive"]
+    assert (owned.level, "node retire" in owned.fix) == ("failure", True)
+
+    (segment,) = (
+        path
+        for path in (tmp_path / "data" / "log").glob("*.log")
+        if b"damaged" in path.read_bytes()
+    )
+    segment.write_bytes(segment.read_bytes().replace(b"damaged", b"Damaged"))
+    damaged = findings(tmp_path)["log"]
+    assert (damaged.level, "log verify" in damaged.fix) == ("failure", True)
+    assert "at byte" in damaged.detail

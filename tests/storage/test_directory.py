@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from storage.directory import LOCK_NAME, Directory, RealDirectory, RealFile, make_directory
+from storage.directory import (
+    LOCK_NAME,
+    Directory,
+    RealDirectory,
+    RealFile,
+    lock_holder,
+    make_directory,
+)
 from storage.errors import DirectoryLockedError
 from tests.contracts.directory import DirectoryContract
 
@@ -88,8 +95,25 @@ def test_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> 
     RealDirectory(tmp_path).close()
 
 
-def test_closing_gives_up_the_lock(tmp_path: Path) -> None:
+def test_closing_gives_up_the_lock_and_names_nobody(tmp_path: Path) -> None:
     RealDirectory(tmp_path).close()
+    assert (tmp_path / LOCK_NAME).read_bytes() == b""
+    RealDirectory(tmp_path).close()
+
+
+def test_the_holder_of_the_lock_can_be_asked_for(real: RealDirectory) -> None:
+    path = Path(real.path)
+    assert lock_holder(path / "none") is None
+    assert lock_holder(path) == f"process {os.getpid()}"
+    real.sync()
+    with pytest.raises(DirectoryLockedError):
+        RealDirectory(path)
+
+
+def test_a_dead_process_holds_nothing(tmp_path: Path) -> None:
+    RealDirectory(tmp_path).close()
+    (tmp_path / LOCK_NAME).write_text("1\n")
+    assert lock_holder(tmp_path) is None
     RealDirectory(tmp_path).close()
 
 
