@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.archive import open_existing_archive
 from edge.cli.failure import CommandError, ExitCode
 from edge.cli.options import Json, takes
 from edge.cli.output import Output, note
@@ -24,12 +25,18 @@ commands = typer.Typer(help="Secret keys for backends and operators.", no_args_i
 def create(
     *,
     config: Config,
-    name: Annotated[str, typer.Argument(help="what it is for, such as billing-backend")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="what it is for, such as billing-backend")
+    ] = "",
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="read, write, tokens or admin; may be repeated [default: all]"),
+        typer.Option(
+            metavar="SCOPE", help="read, write, tokens or admin; may be repeated [default: all]"
+        ),
     ] = None,
-    workspace: Annotated[str, typer.Option(help="the workspace that it opens")] = "default",
+    workspace: Annotated[
+        str, typer.Option(metavar="WORKSPACE", help="the workspace that it opens")
+    ] = "default",
     as_json: Json = False,
 ) -> None:
     """Create a secret key and print it, this once: only its hash is stored.
@@ -64,7 +71,7 @@ def create(
         workspace=workspace,
         created_at_ms=time.time_ns() // 1_000_000,
     )
-    with _open_archive(config) as archive:
+    with _make_archive(config) as archive:
         archive.create_key(key)
     if as_json:
         fields = {
@@ -90,7 +97,7 @@ def list_keys(*, config: Config, as_json: Json = False) -> None:
     """
     from runtime import format_time
 
-    with _open_archive(config) as archive:
+    with open_existing_archive(config) as archive:
         keys = archive.list_keys()
     rows = [
         {
@@ -119,7 +126,7 @@ def revoke(
     \b
       ringlog key revoke key-0123456789ab
     """
-    with _open_archive(config) as archive:
+    with open_existing_archive(config) as archive:
         revoked = archive.revoke_key(id, time.time_ns() // 1_000_000)
     if not revoked:
         raise CommandError(
@@ -135,7 +142,8 @@ def revoke(
 
 
 @contextmanager
-def _open_archive(config: Config) -> "Iterator[Archive]":
+def _make_archive(config: Config) -> "Iterator[Archive]":
+    """Open the archive, made if missing: the first key comes before the first start."""
     from storage import make_directory, open_archive
 
     make_directory(config.data)

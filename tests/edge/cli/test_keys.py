@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +26,14 @@ def test_a_key_with_a_wrong_scope_or_name_is_refused(
     ringlog: Ringlog, arguments: tuple[str, ...]
 ) -> None:
     assert ringlog("key", "create", *arguments).code == 2
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("revoke", "key-1")])
+def test_looking_for_keys_makes_no_archive(
+    ringlog: Ringlog, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    refused = ringlog("key", *arguments, "--data=typo")
+
+    assert (refused.code, "--data DIR" in refused.err) == (3, True)
+    assert "typo/archive.db" in refused.err
+    assert list(tmp_path.iterdir()) == []
