@@ -31,7 +31,7 @@ def status(*, config: ClientConfig, as_json: Json = False) -> None:
     """
     from edge.cli.remote import Remote
 
-    values = _read_series(Remote(config).get("/metrics").decode())
+    values = _read_series(Remote(config).get("/metrics").decode(errors="replace"))
     missing = set(SERIES.values()) - set(values)
     if missing:
         raise CommandError(

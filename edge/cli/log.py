@@ -16,7 +16,8 @@ import typer
 
 from edge.cli.failure import CommandError, ExitCode
 from edge.cli.options import Json, takes
-from edge.cli.output import Output, note
+from edge.cli.output import Output, confirm, note
+from edge.cli.streams import say
 from edge.config import Config
 from edge.printable import escape
 
@@ -31,7 +32,9 @@ commands = typer.Typer(help="The commit log's files: dump, verify, repair.", no_
 def dump(
     *,
     config: Config,
-    from_lsn: Annotated[int, typer.Option("--from", min=0, help="begin at this LSN")] = 0,
+    from_lsn: Annotated[
+        int, typer.Option("--from", min=0, metavar="LSN", help="begin at this LSN")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Print every record that the log holds, in order. Exits with 1 if something cannot be read.
@@ -47,7 +50,7 @@ def dump(
         for found in dump_log(directory, from_lsn):
             if isinstance(found, Damage):
                 damaged = True
-                note(escape(_damage_text(config, found)))
+                _tell_damage(config, found, as_json=as_json)
             else:
                 _print_frame(found, as_json=as_json)
     if damaged:
@@ -89,9 +92,11 @@ def verify(*, config: Config, as_json: Json = False) -> None:
         for damage in report.damage:
             note(f"DAMAGE  {escape(_damage_text(config, damage))}")
     if not report.ok:
-        note("hint: keep a copy of the directory; `ringlog log repair` shows what can be saved")
+        output.note(
+            "hint: keep a copy of the directory; `ringlog log repair` shows what can be saved"
+        )
         raise typer.Exit(ExitCode.FAILURE)
-    note(f"whole: LSN {report.lsn_begin} to {report.lsn_end}")
+    output.note(f"whole: LSN {report.lsn_begin} to {report.lsn_end}")
 
 
 @commands.command("repair")
@@ -101,7 +106,9 @@ def repair(
     config: Config,
     cursor: Annotated[
         int | None,
-        typer.Option(min=0, help="the archive has everything below this LSN [default: ask it]"),
+        typer.Option(
+            min=0, metavar="LSN", help="the archive has everything below this LSN [default: ask it]"
+        ),
     ] = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="do it, instead of saying what it would do")
@@ -120,6 +127,7 @@ def repair(
     """
     from storage import repair_log
 
+    output = Output(as_json=as_json)
     with _open_log(config, writable=apply) as directory:
         node_id = _read_node_id(config)
         flushed = _read_cursor(config, node_id) if cursor is None else cursor
@@ -128,12 +136,12 @@ def repair(
         if not plan.needed:
             return
         if not apply:
-            note("nothing was changed; add --apply to do it")
+            output.note("nothing was changed; add --apply to do it")
             raise typer.Exit(ExitCode.FAILURE)
         if not yes:
-            _confirm()
+            confirm("do it?", "a repair leaves records out")
         repair_log(directory, node_id=node_id.bytes, cursor=flushed, dry_run=False)
-    note("done; what was taken out is beside the log, under names that end in .damaged")
+    output.note("done; what was taken out is beside the log, under names that end in .damaged")
 
 
 def _read_node_id(config: Config) -> uuid.UUID:
@@ -241,12 +249,12 @@ def _lost_text(lost: "Lost") -> str:
     return f"LOST      {which}: it cannot be read"
 
 
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise CommandError(
-            "not_confirmed", "a repair leaves records out", "add --yes to do it", ExitCode.USAGE
-        )
-    typer.confirm("do it?", abort=True, err=True)
+def _tell_damage(config: Config, damage: "Damage", *, as_json: bool) -> None:
+    """Say on stderr what cannot be read: stdout has the records alone."""
+    if as_json:
+        say(orjson.dumps({"damage": _fields(damage)}).decode())
+    else:
+        note(escape(_damage_text(config, damage)))
 
 
 def _damage_text(config: Config, damage: "Damage") -> str:

@@ -1,20 +1,18 @@
 """`ringlog node …`: which node owns an archive, and how to end its ownership when its data directory is lost."""
 
-import sys
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge.cli.archive import open_existing_archive
 from edge.cli.failure import CommandError, ExitCode
 from edge.cli.options import Json, takes
-from edge.cli.output import Output, note
+from edge.cli.output import Output, confirm, note
 from edge.config import Config
 
 if TYPE_CHECKING:
-    from storage import Archive
+    from storage import NodeState
 
 commands = typer.Typer(help="Nodes: which one owns the archive.", no_args_is_help=True)
 
@@ -27,7 +25,7 @@ def list_nodes(*, config: Config, as_json: Json = False) -> None:
     \b
       ringlog node list
     """
-    with _open_archive(config) as archive:
+    with open_existing_archive(config) as archive:
         nodes = archive.list_nodes()
     rows = [
         {
@@ -58,20 +56,17 @@ def retire(
       ringlog node retire 7c0e5a1de3664a2c8f0c4c3a2b1f9d10
     """
     wanted = _parse(node_id)
-    with _open_archive(config) as archive:
+    with open_existing_archive(config) as archive:
         node = next((each for each in archive.list_nodes() if each.node_id == wanted), None)
         if node is None or node.retired:
             why = "there is no node" if node is None else "retired already: node"
             raise CommandError(
                 "not_found", f"{why} {wanted}", "see `ringlog node list`", ExitCode.NOT_FOUND
             )
-        note(
-            f"node {wanted}, epoch {node.epoch}: everything below LSN {node.cursor} of its log is in the archive.\n"
-            "Messages that it acknowledged and did not flush are lost for the archive, unless its data directory\n"
-            "is started first. Stop its server before: one that runs acknowledges until its next flush."
-        )
+        if not (as_json and yes):
+            note(_consequence(node))
         if not yes:
-            _confirm()
+            confirm("retire it?", "what a retired node did not flush is lost")
         if not archive.retire_node(wanted, node.epoch):
             raise CommandError(
                 "conflict",
@@ -86,6 +81,14 @@ def retire(
         note(f"{wanted} is retired")
 
 
+def _consequence(node: "NodeState") -> str:
+    return (
+        f"node {node.node_id}, epoch {node.epoch}: everything below LSN {node.cursor} of its log is in the archive.\n"
+        "Messages that it acknowledged and did not flush are lost for the archive, unless its data directory\n"
+        "is started first. Stop its server before: one that runs acknowledges until its next flush."
+    )
+
+
 def _parse(node_id: str) -> str:
     """Return the id as the archive writes it; the file `node_id` has it with dashes."""
     try:
@@ -97,33 +100,3 @@ def _parse(node_id: str) -> str:
             "see `ringlog node list`",
             ExitCode.USAGE,
         ) from None
-
-
-def _confirm() -> None:
-    if not sys.stdin.isatty():
-        raise CommandError(
-            "not_confirmed",
-            "what a retired node did not flush is lost",
-            "add --yes to do it",
-            ExitCode.USAGE,
-        )
-    typer.confirm("retire it?", abort=True, err=True)
-
-
-@contextmanager
-def _open_archive(config: Config) -> "Iterator[Archive]":
-    from storage import open_archive, probe_archive
-
-    # Looking for a node must not make an archive where there is none.
-    if probe_archive(config.archive).found is None:
-        raise CommandError(
-            "not_found",
-            "there is no archive yet",
-            "name it: --archive URL, or --data DIR",
-            ExitCode.NOT_FOUND,
-        )
-    archive = open_archive(config.archive)
-    try:
-        yield archive
-    finally:
-        archive.close()

@@ -60,7 +60,9 @@ def _config_file() -> inspect.Parameter:
     annotation = Annotated[
         str | None,
         typer.Option(
-            "--config", help=f"configuration file [default: {CONFIG_FILE}, if there is one]"
+            "--config",
+            metavar="FILE",
+            help=f"configuration file [default: {CONFIG_FILE}, if there is one]",
         ),
     ]
     return inspect.Parameter(

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from edge.cli.failure import CommandError, ExitCode
 from edge.cli.streams import say
 from edge.printable import escape
 
@@ -34,6 +35,11 @@ class Output:
         for name, value in fields.items():
             print(f"{name:<{width}}  {cell(value)}")
 
+    def note(self, text: str) -> None:
+        """Tell the person something that is not data, and a program nothing."""
+        if not self.as_json:
+            note(text)
+
     def json(self, value: object) -> None:
         """Print one JSON value on one line."""
         sys.stdout.buffer.write(orjson.dumps(value, default=str) + b"\n")
@@ -48,6 +54,25 @@ class Output:
 def note(text: str) -> None:
     """Tell the person something that is not data."""
     say(text)
+
+
+def confirm(question: str, why: str) -> None:
+    """Ask on the terminal whether to go on.
+
+    Raises:
+        CommandError: the answer is no, or there is nobody to ask.
+        KeyboardInterrupt: Ctrl-C.
+    """
+    if not sys.stdin.isatty():
+        raise CommandError("not_confirmed", why, "add --yes to do it", ExitCode.USAGE)
+    print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        note("")
+        raise
+    if answer.strip().lower() not in {"y", "yes"}:
+        raise CommandError("not_confirmed", "nothing was changed", "answer y to do it")
 
 
 def cell(value: object) -> str:

@@ -188,3 +188,18 @@ def test_the_log_of_another_user_is_one_line_with_a_fix(
     assert refused.err == (
         f"ringlog: cannot read {where}/log: Permission denied\n  hint: run it as the owner of {where}\n"
     )
+
+
+def test_where_json_was_asked_for_stderr_has_no_plain_text(ringlog: Ringlog, data: Path) -> None:
+    flags = (f"--data={data}", "--json")
+    assert ringlog("log", "verify", *flags).err == ""
+    assert ringlog("log", "repair", *flags).err == ""
+    name = flip_bit_in(data, TEXTS[3])
+
+    assert ringlog("log", "verify", *flags).err == ""
+    [damage] = [json.loads(line) for line in ringlog("log", "dump", *flags).err.splitlines()]
+    assert damage["damage"]["name"] == name
+    planned = ringlog("log", "repair", *flags)
+    assert (planned.code, planned.json["needed"], planned.err) == (1, True, "")
+    repaired = ringlog("log", "repair", "--apply", "--yes", *flags)
+    assert (repaired.code, repaired.json["needed"], repaired.err) == (0, True, "")

@@ -1,6 +1,10 @@
 """`ringlog node …` on an archive that nodes have started on."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import pytest
 
 from storage import Archive, open_archive
 from tests.edge.cli.conftest import Ringlog
+from tests.edge.server_process import ROOT
 
 NODE = uuid.UUID("7c0e5a1d-e366-4a2c-8f0c-4c3a2b1f9d10")
 OTHER = uuid.UUID("00000000-0000-4000-8000-000000000001")
@@ -54,3 +59,40 @@ def test_what_cannot_be_retired_is_refused_and_nothing_is_without_a_yes(
 def test_looking_for_nodes_makes_no_archive(ringlog: Ringlog, tmp_path: Path) -> None:
     assert ringlog("node", "list", f"--data={tmp_path}").code == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_json_was_asked_for_nothing_else_is_said(
+    ringlog: Ringlog, owned: Archive, flag: str
+) -> None:
+    retired = ringlog("node", "retire", NODE.hex, "--yes", flag, "--json")
+
+    assert (retired.json["retired"], retired.err) == (True, "")
+    owned.close()
+
+
+@pytest.mark.parametrize(("answer", "code"), [("ctrl-c", 130), ("n", 1), ("y", 0)])
+def test_a_question_takes_a_no_and_a_ctrl_c(
+    owned: Archive, flag: str, answer: str, code: int
+) -> None:
+    terminal, stdin = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edge", "node", "retire", NODE.hex, flag],
+        stdin=stdin, stderr=subprocess.PIPE, cwd=ROOT,
+    )  # fmt: skip
+    os.close(stdin)
+    with process:
+        assert process.stderr is not None
+        said = b""
+        while not said.endswith(b"[y/N]: "):
+            said += process.stderr.read(1)
+        if answer == "ctrl-c":
+            process.send_signal(signal.SIGINT)
+        else:
+            os.write(terminal, f"{answer}\n".encode())
+        rest = process.stderr.read()
+        assert process.wait(20) == code
+    os.close(terminal)
+
+    assert b"Traceback" not in rest
+    assert [node.retired for node in owned.list_nodes()] == [answer == "y"]
+    owned.close()
