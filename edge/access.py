@@ -1,14 +1,23 @@
-"""What a principal may do to a session: pure rules, the same for the socket and for HTTP.
+"""What a principal may do to a session: the same rules for the socket and for HTTP.
 
 - A user sees the sessions they own or are a member of, and of these only what their token names. Any
-  other session does not exist for them: the answer is the one for an id that was never used.
+  other session does not exist for them: the answer is the one for an id that was never used, also when
+  it was erased. (Creating one under a taken id is refused, which tells that it is taken.)
 - A member reads and writes messages; the owner alone changes, archives and erases the session.
 - A user speaks for themselves. A secret key, and anyone in development, may name the user.
 """
 
 from edge.auth import Principal
 from edge.errors import EdgeError
-from runtime import IDENTIFIER_RULE, SessionInfo, SessionNotFoundError, is_identifier
+from runtime import (
+    IDENTIFIER_RULE,
+    Node,
+    SessionDeletedError,
+    SessionInfo,
+    SessionNotFoundError,
+    SessionServer,
+    is_identifier,
+)
 
 
 def check_sees(principal: Principal, info: SessionInfo) -> None:
@@ -18,6 +27,30 @@ def check_sees(principal: Principal, info: SessionInfo) -> None:
         principal.user_id is not None and info.allows(principal.user_id)
     ):
         raise session_not_found(info.session)
+
+
+async def open_session(node: Node, principal: Principal, session: str) -> SessionServer:
+    """Return a session that the principal may see, as it is durable; no checkpoint follows.
+
+    Raises:
+        SessionNotFoundError: it is not there, or not for this principal.
+        SessionDeletedError: it was the principal's own, or would be a secret key's to see.
+        SessionError, StorageError: as `Node.open`.
+    """
+    check_token_names(principal, session)
+    try:
+        server = await node.open(principal.workspace, session)
+    except SessionDeletedError as error:
+        if is_stranger_to(principal, error):
+            raise session_not_found(session) from None
+        raise
+    check_sees(principal, server.info)
+    return server
+
+
+def is_stranger_to(principal: Principal, erased: SessionDeletedError) -> bool:
+    """Tell whether a principal must not learn that this session was ever there."""
+    return principal.kind == "user" and principal.user_id != erased.user_id
 
 
 def check_token_names(principal: Principal, session: str) -> None:

@@ -1,8 +1,9 @@
 """One client on one WebSocket: requests in, answers and messages out. Synchronous, whatever carries it.
 
 The socket pump, the task per TLS connection and the ASGI route all drive this same class through a
-`Transport`. A request for a session that is not active waits in that session's queue while a task
-activates it, and so do the requests behind it for the same session: order holds, others pass. A few tasks
+`Transport`. A request for a session that is not active, or whose last change is not durable yet, waits
+in that session's queue while a task sees to that, and so do the requests behind it for the same session:
+order holds, others pass. A few tasks
 for each connection do that, so one that asks for a thousand sessions does not stand before everyone else.
 
 Every request gets exactly one answer (`acked`, `done`, `refused`, or an immediate one); `in_flight`
@@ -16,7 +17,7 @@ from typing import Protocol
 import structlog
 from msgspec import Raw
 
-from edge.access import acting_user, check_sees, check_token_names, session_owner
+from edge.access import acting_user, check_sees, check_token_names, open_session, session_owner
 from edge.auth import Principal
 from edge.errors import CLOSE_POLICY, ERRORS, EdgeError, problem_of
 from edge.limits import Limits
@@ -43,6 +44,7 @@ from edge.protocol import (
 from runtime import (
     InvalidFieldError,
     Node,
+    SessionDeletedError,
     SessionError,
     SessionExistsError,
     SessionServer,
@@ -150,8 +152,14 @@ class Client:
         elif session_id in self._queues:
             self._queues[session_id].append(request)
         else:
-            server = self._node.active.get((self.principal.workspace, session_id))
-            if server is not None or type(request) is Leave:
+            node = self._node
+            server = node.active.get((self.principal.workspace, session_id))
+            if server is None:
+                ready = type(request) is Leave
+            else:
+                # A change of the session that is not durable yet must not be told by any answer.
+                ready = node.is_durable(server.info_lsn_end)
+            if ready:
                 self._handle(request, server)
             else:
                 self._queues[session_id] = deque((request,))
@@ -179,7 +187,7 @@ class Client:
     # Requests.
 
     def _handle(self, request: Request, server: SessionServer | None) -> None:
-        """Handle a request whose session, if it names one, is active."""
+        """Handle a request whose session, if it names one, is active and durable as it is."""
         try:
             match request:
                 case Send():
@@ -246,14 +254,9 @@ class Client:
                 f"{len(self._tails)} sessions are joined, the most allowed",
                 subscriptions_max=self._limits.subscriptions_max,
             )
-        if self._node.is_durable(server.info_lsn_end):
-            self._start_tail(request, server)
-        else:
-            self._node.answer_when_durable(lambda: self._start_tail(request, server))
+        self._start_tail(request, server)
 
     def _start_tail(self, request: Join, server: SessionServer) -> None:
-        if self.closed:
-            return
         session_id = server.info.session
         head_seq = server.durable_seq
         after_seq = head_seq if request.last_seq is None else request.last_seq
@@ -352,7 +355,7 @@ class Client:
         check_token_names(self.principal, session_id)
         if type(request) is Join and request.create is not None:
             await self._create(session_id, request.create)
-        return await self._node.open(self.principal.workspace, session_id)
+        return await open_session(self._node, self.principal, session_id)
 
     async def _create(self, session_id: str, create: Create) -> None:
         principal = self.principal
@@ -367,7 +370,7 @@ class Client:
                 agent_id=create.agent_id,
                 metadata=clean_content(create.metadata),
             )
-        except SessionExistsError:
+        except (SessionExistsError, SessionDeletedError):
             # Joining creates what is missing; what exists is joined as it is, if the caller may.
             return
 

@@ -102,7 +102,7 @@ class MessageRoutes:
             last_seq = server.durable_seq
         check_cursor(last_seq, server.durable_seq)
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        body = EventStream(services, principal, server, last_seq)
+        body = EventStream(services, principal, session, last_seq)
         response = Response(
             b"" if request.method == "HEAD" else body,
             headers=headers,

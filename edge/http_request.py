@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from quart import Response, request
 
-from edge.access import check_sees, check_token_names
+from edge import access
 from edge.auth import Principal, Scope
 from edge.errors import EdgeError
 from edge.printable import REDACTED, redact_credentials
@@ -102,11 +102,7 @@ async def open_session(services: Services, principal: Principal, session: str) -
         StorageError: the archive is away.
     """
     check_name(session, "session")
-    check_token_names(principal, session)
-    server = await services.node.open(principal.workspace, session)
-    check_sees(principal, server.info)
-    await services.node.log.wait_durable(server.info_lsn_end)
-    return server
+    return await access.open_session(services.node, principal, session)
 
 
 def json_response(

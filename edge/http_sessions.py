@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET
 from quart import Response
 
-from edge.access import acting_user, check_owns, session_owner
+from edge.access import acting_user, check_owns, is_stranger_to, session_owner
 from edge.auth import Principal
 from edge.http_bodies import ChangeSession, CreateSession, MarkRead, ReadCursor
 from edge.http_request import (
@@ -19,6 +19,7 @@ from edge.http_request import (
 from edge.protocol import clean_content
 from edge.routes import Route
 from edge.services import Services
+from runtime import SessionDeletedError, SessionExistsError
 
 SESSIONS_DEFAULT = 50
 """Sessions of one page, where the caller does not say: a screenful."""
@@ -55,14 +56,19 @@ class SessionRoutes:
         Query(self._services)
         body = await read_body(_decode_create)
         owner = session_owner(principal, body.id, body.user_id)
-        info, created = await self._services.node.catalog.create(
-            principal.workspace,
-            body.id,
-            user_id=owner,
-            members=body.members,
-            agent_id=body.agent_id,
-            metadata=clean_content(body.metadata),
-        )
+        try:
+            info, created = await self._services.node.catalog.create(
+                principal.workspace,
+                body.id,
+                user_id=owner,
+                members=body.members,
+                agent_id=body.agent_id,
+                metadata=clean_content(body.metadata),
+            )
+        except SessionDeletedError as error:
+            if is_stranger_to(principal, error):
+                raise SessionExistsError(error.session) from None
+            raise
         location = {"Location": f"/v1/sessions/{info.session}"}
         return json_response(info.body, 201 if created else 200, location)
 
@@ -135,8 +141,8 @@ class SessionRoutes:
         body = await read_body(_decode_read)
         server = await open_session(self._services, principal, session)
         user_id = acting_user(principal, body.user_id, field="user_id")
-        await self._services.node.mark_read(server, user=user_id, seq=body.seq)
-        return json_response(encode(ReadCursor(session, user_id, server.reads.get(user_id, 0))))
+        stands_at = await self._services.node.mark_read(server, user=user_id, seq=body.seq)
+        return json_response(encode(ReadCursor(session, user_id, stands_at)))
 
     async def _owner(self, session: str) -> Principal:
         """Return the caller, who may change this session."""

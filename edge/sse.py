@@ -23,12 +23,13 @@ from types import TracebackType
 import trio
 from quart.wrappers.response import ResponseBody
 
-from edge.access import check_sees
+from edge.access import open_session
 from edge.auth import Principal
 from edge.errors import EdgeError, problem_of
 from edge.protocol import encode_error
 from edge.services import Services
-from runtime import Follower, SessionError, SessionServer, follow
+from runtime import Follower, SessionError, follow
+from storage import ArchiveUnavailableError
 
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -37,22 +38,31 @@ class EventStream(ResponseBody):
     """The events of one session after a cursor, until the reader leaves or may not read on."""
 
     def __init__(
-        self, services: Services, principal: Principal, server: SessionServer, after_seq: int
+        self, services: Services, principal: Principal, session: str, after_seq: int
     ) -> None:
         self._services = services
         self._principal = principal
-        self._server = server
+        self._session = session
         self._seq = after_seq
-        self._follower: Follower
+        self._follower: Follower | None = None
+        self._refusal: SessionError | EdgeError | None = None
         self._resources = AsyncExitStack()
         self._started = False
         self._ended = False
 
     async def __aenter__(self) -> "EventStream":
-        reader = self._principal.user_id if self._principal.kind == "user" else None
-        self._follower = await self._resources.enter_async_context(
-            follow(self._server, self._seq, reader)
-        )
+        # The session was looked at before the head went out; what became of it since is an event.
+        principal = self._principal
+        reader = principal.user_id if principal.kind == "user" else None
+        try:
+            server = await open_session(self._services.node, principal, self._session)
+            self._follower = await self._resources.enter_async_context(
+                follow(server, self._seq, reader)
+            )
+        except (SessionError, EdgeError) as error:
+            self._refusal = error
+        except ArchiveUnavailableError:
+            self._ended = True  # the reader asks again, and is answered then
         self._services.metrics.event_streams += 1
         return self
 
@@ -81,7 +91,7 @@ class EventStream(ResponseBody):
         except (SessionError, EdgeError) as error:
             self._ended = True
             return b"event: error\ndata: %b\n\n" % encode_error(
-                problem_of(error), session=self._server.info.session
+                problem_of(error), session=self._session
             )
 
     async def _next_events(self) -> bytes:
@@ -94,6 +104,7 @@ class EventStream(ResponseBody):
         seconds_left = self._services.auth.seconds_left(self._principal)
         wait_seconds = min(seconds_left, self._services.limits.sse_keep_alive_seconds)
         bodies: list[bytes] = []
+        assert self._follower is not None
         with self._services.closing.wait_at_most(wait_seconds):
             bodies = await self._follower.receive()
         if not bodies:
@@ -107,7 +118,6 @@ class EventStream(ResponseBody):
         )
 
     def _check_may_stay(self) -> None:
-        refusal = self._services.auth.refusal(self._principal)
+        refusal = self._refusal or self._services.auth.refusal(self._principal)
         if refusal is not None:
             raise refusal
-        check_sees(self._principal, self._server.info)

@@ -13,7 +13,6 @@ from runtime.codec import SessionInfo, decode_session, make_session
 from runtime.errors import (
     ConflictError,
     InvalidFieldError,
-    SessionDeletedError,
     SessionExistsError,
     SessionNotFoundError,
 )
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
 MEMBERS_MAX = 1_000
 """Members are part of every session record; a larger audience reads through a backend's key."""
 
+
+CREATED_AT_MS_MAX = 253_402_300_799_999
+"""The last millisecond of the year 9999."""
 
 METADATA_BYTES_MAX = 16 * 1024
 """Metadata is part of every session record and listing: a page of 1,000 sessions stays under 16 MiB."""
@@ -80,24 +82,22 @@ class Catalog:
             updated_at_ms=node.stamper.at_ms,
             version=1,
         )
-        created = False
         try:
             server = await node.open(workspace, session_id)
         except SessionNotFoundError:
             # No checkpoint since the activation looked: nobody else can have created it.
             server = node.adopt(Session(workspace, info))
             try:
-                self._log_change(server, info)
+                lsn_end = self._log_change(server, info)
             except BaseException:
                 node.discard(server)
                 raise
-            created = True
-        await node.log.wait_durable(server.info_lsn_end)
-        if not created and not _same_creation(server.info, info):
-            raise SessionExistsError(
-                f"session {session_id} exists with another body", session=session_id
-            )
-        return server.info, created
+            await node.log.wait_durable(lsn_end)
+        else:
+            if not _same_creation(server.info, info):
+                raise SessionExistsError(session_id)
+            return server.info, False
+        return info, True
 
     async def change(
         self,
@@ -120,7 +120,6 @@ class Catalog:
         server = await self._node.open(workspace, session_id)
         old = server.info
         if expected_version is not None and expected_version != old.version:
-            await self._node.log.wait_durable(server.info_lsn_end)
             raise ConflictError(
                 f"expected_version is {expected_version}, but the version is {old.version}",
                 expected_version=expected_version,
@@ -141,18 +140,17 @@ class Catalog:
             updated_at_ms=max(old.updated_at_ms, self._node.stamper.at_ms),
             version=old.version + 1,
         )
-        if not _same_content(old, new):
-            self._log_change(server, new)
-        await self._node.log.wait_durable(server.info_lsn_end)
-        _end_tails_of_strangers(server)
-        return server.info
+        if _same_content(old, new):
+            return old
+        await self._node.log.wait_durable(self._log_change(server, new))
+        return new
 
     async def delete(self, workspace: str, session_id: str) -> None:
         """Erase a session's messages and members; a tombstone keeps the id from being used again."""
         server = await self._node.open(workspace, session_id)
         self._node.tick()
         old = server.info
-        self._log_change(
+        lsn_end = self._log_change(
             server,
             make_session(
                 old.session,
@@ -166,10 +164,7 @@ class Catalog:
                 version=old.version + 1,
             ),
         )
-        error = SessionDeletedError(f"session {session_id} was deleted", session=session_id)
-        for tail in list(server.tails):
-            tail.end(error)
-        await self._node.log.wait_durable(server.info_lsn_end)
+        await self._node.log.wait_durable(lsn_end)
 
     async def list(
         self,
@@ -200,16 +195,10 @@ class Catalog:
         last = sessions[-1] if len(records) > limit else None
         return SessionPage(sessions, None if last is None else _encode_cursor(last))
 
-    def _log_change(self, server: "SessionServer", info: SessionInfo) -> None:
-        self._node.note_session_change(server.change(info))
-
-
-def _end_tails_of_strangers(server: "SessionServer") -> None:
-    """Who is no member any more reads no further."""
-    error = SessionNotFoundError(f"no session {server.info.session}", session=server.info.session)
-    for tail in list(server.tails):
-        if tail.reader is not None and not server.info.allows(tail.reader):
-            tail.end(error)
+    def _log_change(self, server: "SessionServer", info: SessionInfo) -> int:
+        lsn_end = server.change(info)
+        self._node.note_session_change(lsn_end)
+        return lsn_end
 
 
 def _distinct(members: tuple[str, ...]) -> tuple[str, ...]:
@@ -260,8 +249,9 @@ def _decode_cursor(cursor: str) -> tuple[int, str]:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         created_at_ms, _, session = base64.urlsafe_b64decode(padded).decode().partition(":")
-        return int(created_at_ms), session
+        after = int(created_at_ms), session
     except (binascii.Error, ValueError):
-        raise InvalidFieldError(
-            "cursor must be a next_cursor of an earlier page", field="cursor"
-        ) from None
+        after = (-1, "")
+    if not 0 <= after[0] <= CREATED_AT_MS_MAX or not is_identifier(after[1]):
+        raise InvalidFieldError("cursor must be a next_cursor of an earlier page", field="cursor")
+    return after

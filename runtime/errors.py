@@ -40,6 +40,9 @@ class SessionExistsError(SessionError):
     code = "session_exists"
     hint = "choose another id, or change the session with PATCH"
 
+    def __init__(self, session: str) -> None:
+        super().__init__(f"session {session} exists with another body", session=session)
+
 
 class SessionArchivedError(SessionError):
     """The session is archived: it can be read, not written."""
@@ -49,10 +52,15 @@ class SessionArchivedError(SessionError):
 
 
 class SessionDeletedError(SessionError):
-    """The session was erased; its id is not given out again."""
+    """The session was erased; its id is not given out again. `user_id` is whose it was."""
 
     code = "session_deleted"
     hint = "use a new session id"
+
+    def __init__(self, session: str, user_id: str) -> None:
+        super().__init__(f"session {session} was deleted", session=session)
+        self.session = session
+        self.user_id = user_id
 
 
 class ForbiddenError(SessionError):

@@ -180,7 +180,8 @@ class Node:
         if rows and rows[-1][0] != after_seq + len(rows):
             rows = [row for place, row in enumerate(rows) if row[0] == next_seq + place]
         if not rows:
-            session.check_not_deleted()
+            if self.is_durable(server.info_lsn_end):
+                session.check_not_deleted()
             self.flusher.doubt_cursor()
             raise ArchiveUnavailableError(f"it lacks message {next_seq} of {session.info.session}")
         return rows
@@ -190,6 +191,9 @@ class Node:
     async def open(self, workspace: str, session_id: str) -> SessionServer:
         """Return the session's server, activating it from the archive if needed.
 
+        What is assigned to the session's state is durable then: whatever is told of it, also by refusing,
+        stays true.
+
         Raises:
             SessionNotFoundError, SessionDeletedError, BackpressureError, ArchiveUnavailableError.
         """
@@ -198,8 +202,11 @@ class Node:
             server = self.active.get(key)
             if server is not None:
                 server.touched = self.sweeps
-                server.session.check_not_deleted()
-                return server
+                if self.is_durable(server.info_lsn_end):
+                    server.session.check_not_deleted()
+                    return server
+                await self.log.wait_durable(server.info_lsn_end)
+                continue
             activation = self._activating.get(key)
             if activation is None:
                 return await self._activate(key)
@@ -296,12 +303,14 @@ class Node:
         server.append(sender, client_id, kind, content, metadata, expected_seq, reply, None)
         return await reply.wait_ack()
 
-    async def mark_read(self, server: SessionServer, *, user: str, seq: int) -> None:
-        """Move a read cursor and return when that is durable."""
+    async def mark_read(self, server: SessionServer, *, user: str, seq: int) -> int:
+        """Move a read cursor; return where it stands, once that is durable."""
         self.tick()
         reply = WaitingReply()
         server.mark_read(user, seq, reply, None)
+        stands_at = server.reads.get(user, 0)
         await reply.wait()
+        return stands_at
 
     # State of the node
 

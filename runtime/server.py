@@ -15,7 +15,7 @@ import msgspec
 
 from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
-from runtime.errors import SessionError
+from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
 from runtime.replies import Reply
 from runtime.session import Session
 from storage import MessageRecord, ReadRecord, RecordType, SessionRecord, record_prefix
@@ -53,8 +53,11 @@ class PendingRecord(msgspec.Struct, gc=False):
     ref: Any
 
     def committed(self) -> None:
-        """Hand the record to the flusher, then answer."""
-        self.server.node.push(self.record)
+        """Hand the record to the flusher, let go of who may not read on, then answer."""
+        record = self.record
+        self.server.node.push(record)
+        if type(record) is SessionRecord:
+            self.server.end_tails(record)
         if self.reply is not None:
             self.reply.done(self.ref)
 
@@ -224,6 +227,15 @@ class SessionServer:
         if behind is not None:
             for tail in behind:
                 tail.fall_behind()
+
+    def end_tails(self, record: SessionRecord) -> None:
+        """End the tails of who may not read on, now that the session's new state is durable."""
+        name = record.session
+        for tail in list(self.tails):
+            if record.state == "deleted":
+                tail.end(SessionDeletedError(name, record.user_id))
+            elif tail.reader not in {None, record.user_id, *record.members}:
+                tail.end(SessionNotFoundError(f"no session {name}", session=name))
 
     # What memory holds until the archive does.
 

@@ -77,7 +77,7 @@ class Session:
     def check_not_deleted(self) -> None:
         """Raise `SessionDeletedError` if the session was erased."""
         if self.info.state == "deleted":
-            raise SessionDeletedError(f"session {self.info.session} was deleted")
+            raise SessionDeletedError(self.info.session, self.info.user_id)
 
     def assign(
         self, sender: str, client_id: str | None, payload: bytes, digest: int, stamper: Stamper

@@ -83,8 +83,9 @@ class Tail:
 
     def end(self, error: SessionError) -> None:
         """Close, and tell the sink why."""
-        self.close()
-        self.sink.ended(self, error)
+        if not self.closed:
+            self.close()
+            self.sink.ended(self, error)
 
     def fall_behind(self) -> None:
         """Leave the live list and read on from `next_seq` when the sink has room."""
@@ -129,8 +130,8 @@ class Tail:
         except ArchiveUnavailableError:
             await trio.sleep(RETRY_SECONDS)
             return limit
-        except SessionDeletedError:
-            assert self.closed
+        except SessionDeletedError as error:
+            self.end(error)
             return limit
         for seq, body in page:
             if self.closed:

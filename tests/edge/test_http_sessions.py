@@ -1,3 +1,4 @@
+import base64
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ async def guarded(tmp_path: Path) -> AsyncIterator[OnePort]:
 def bearer(edge: OnePort, user: str, *sessions: str, ttl: int = 600) -> dict[str, str]:
     token = edge.auth.mint("default", user, ttl, sessions or None)
     return {"Authorization": f"Bearer {token.text}"}
+
+
+def encoded(cursor: str) -> str:
+    return base64.urlsafe_b64encode(cursor.encode()).decode().rstrip("=")
 
 
 # Creating
@@ -161,6 +166,10 @@ async def test_sessions_are_listed_newest_first_in_pages(http: HttpClient) -> No
         ("limit=-1", "invalid_field", "limit"),
         ("limit=1&limit=2", "invalid_field", "limit"),
         ("cursor=nonsense", "invalid_field", "cursor"),
+        (f"cursor={encoded('9223372036854775808:a')}", "invalid_field", "cursor"),
+        (f"cursor={encoded('-1:a')}", "invalid_field", "cursor"),
+        (f"cursor={encoded('1:')}", "invalid_field", "cursor"),
+        (f"cursor={encoded('1:' + chr(0))}", "invalid_field", "cursor"),
         ("include_archived=maybe", "invalid_field", "include_archived"),
         ("after_seq=3", "unknown_field", "after_seq"),
         ("user_id=a%20b", "invalid_field", "user_id"),
@@ -318,6 +327,28 @@ async def test_other_users_sessions_do_not_exist(guarded: OnePort) -> None:
         assert (await http.request("GET", "/v1/sessions", headers=eve)).json()["data"] == []
         listed = (await http.request("GET", "/v1/sessions", headers=bob)).json()["data"]
         assert [session["id"] for session in listed] == ["s1"]
+
+
+async def test_an_erased_session_of_others_was_never_there(guarded: OnePort) -> None:
+    async with open_http(guarded.port) as http:
+        alice, bob, eve = (bearer(guarded, user) for user in ("alice", "bob", "eve"))
+        body = {"id": "s1", "members": ["bob"]}
+        await http.request("POST", "/v1/sessions", body, headers=alice)
+        await http.request("DELETE", "/v1/sessions/s1", headers=alice)
+        for _ in range(2):
+            gone = await http.request("GET", "/v1/sessions/s1", headers=alice)
+            assert (gone.status, gone.code) == (410, "session_deleted")
+            gone = await http.request("POST", "/v1/sessions", {"id": "s1"}, headers=alice)
+            assert (gone.status, gone.code) == (410, "session_deleted")
+            for stranger in (bob, eve):
+                hidden = await http.request("GET", "/v1/sessions/s1", headers=stranger)
+                missing = await http.request("GET", "/v1/sessions/s2", headers=stranger)
+                assert hidden.body == missing.body.replace(b"s2", b"s1")
+                taken = await http.request("POST", "/v1/sessions", {"id": "s1"}, headers=stranger)
+                assert (taken.status, taken.code) == (409, "session_exists")
+            # And the same where the session is not in memory.
+            await guarded.node.flusher.flush_all()
+            guarded.node.active.clear()
 
 
 async def test_a_member_writes_and_only_the_owner_changes(guarded: OnePort) -> None:

@@ -1,4 +1,3 @@
-import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from edge.watch import WATCH_SECONDS, Watch
 from runtime import Node
 from tests.edge.http_client import open_http
 from tests.edge.one_port import SMALL_LOG, open_one_port
-from tests.fakes.directory import CrashingDirectory
+from tests.fakes.directory import CrashingDirectory, StallingDirectory
 from tests.storage.sql import run_sql
 
 MESSAGE = {"sender": "u", "content": "x"}
@@ -78,20 +77,6 @@ async def test_a_full_disk_is_told_once_when_it_begins_and_once_when_it_ends(
     assert 0 < lines[1]["seconds"] < 10
 
 
-class StallingDirectory(CrashingDirectory):
-    """A disk that keeps a sync until it is told to go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.go_on = threading.Event()
-        self.go_on.set()
-
-    def operate(self, kind: str) -> None:
-        if kind == "sync":
-            self.go_on.wait(10)
-        super().operate(kind)
-
-
 async def test_a_disk_that_does_not_answer_is_told_and_the_node_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,13 +89,13 @@ async def test_a_disk_that_does_not_answer_is_told_and_the_node_is_not_ready(
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(Watch(edge.node).run)
-            directory.go_on.clear()
+            directory.stalled = True
             nursery.start_soon(create_session, edge.node)
             with trio.fail_after(10):
                 while not lines:
                     await trio.sleep(0.01)
             assert edge.node.not_ready() == ["disk_stalled"]
-            directory.go_on.set()
+            directory.answer()
             with trio.fail_after(10):
                 while len(lines) < 2:
                     await trio.sleep(0.01)

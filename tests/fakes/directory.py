@@ -12,11 +12,15 @@ that fails does what Linux does: it loses the sectors, calls them clean, and the
 
 import errno
 import os
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
 SECTOR_BYTES = 512  # the unit that a disk writes or does not write
+
+
+STALLED_SECONDS_MAX = 10
 
 
 class PowerCutError(OSError):
@@ -235,6 +239,29 @@ class CrashingDirectory:
     def _change(self, old: str | None, new: str | None, inode: Inode) -> None:
         _apply(self._seen, old, new, inode)
         self._changes.append((old, new, inode))
+
+
+class StallingDirectory(CrashingDirectory):
+    """A disk that keeps syncs, while `stalled`, until each is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stalled = False
+        self._permits = threading.Semaphore(0)
+
+    def operate(self, kind: str) -> None:
+        if kind == "sync" and self.stalled:
+            self._permits.acquire(timeout=STALLED_SECONDS_MAX)
+        super().operate(kind)
+
+    def let_go(self, syncs: int = 1) -> None:
+        """Let some syncs return."""
+        self._permits.release(syncs)
+
+    def answer(self) -> None:
+        """Stall no more."""
+        self.stalled = False
+        self.let_go(100)
 
 
 def _apply(entries: dict[str, Inode], old: str | None, new: str | None, inode: Inode) -> None:

@@ -58,9 +58,23 @@ RUNTIME_MUTANTS = (
     mutant(
         "a session is created before its record is durable",
         "runtime/catalog.py",
-        "            created = True\n        await node.log.wait_durable(server.info_lsn_end)",
-        "            created = True",
+        "            await node.log.wait_durable(lsn_end)\n        else:",
+        "        else:",
         "tests/runtime/test_catalog.py::test_a_session_is_answered_for_only_once_it_is_durable",
+    ),
+    mutant(
+        "a change of a session that is not durable is told",
+        "runtime/node.py",
+        "                if self.is_durable(server.info_lsn_end):\n                    server.session",
+        "                if True:\n                    server.session",
+        "tests/edge/test_undurable.py::test_an_erasure_is_told_to_nobody_before_it_is_durable",
+    ),
+    mutant(
+        "who may not read on reads on",
+        "runtime/server.py",
+        "            self.server.end_tails(record)\n",
+        "            pass\n",
+        TAIL + "test_readers_of_an_erased_session_are_told",
     ),
     mutant(
         "a session with unflushed records is deactivated",

@@ -232,6 +232,23 @@ async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None
         assert not server.tails
 
 
+async def test_a_reader_that_comes_too_late_for_an_erased_session_is_told(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 3)
+        await node.catalog.delete(W, "s1")
+        await flush(node)
+        sink = SlowSink(100)
+        Tail(server, sink, 0).start()
+        with trio.fail_after(5):
+            while sink.error is None:
+                await trio.sleep(0.001)
+        assert isinstance(sink.error, SessionDeletedError)
+        await append(await make(node, "s2"), 1)
+
+
 async def test_readers_of_an_erased_session_are_told(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
