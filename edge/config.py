@@ -364,7 +364,8 @@ def _read_secret(name: str, path: Path, variable: str) -> str:
     try:
         return _read_text(path).strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(name, str(path), f"environment {variable}_FILE", str(error)) from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(name, str(path), f"environment {variable}_FILE", reason) from None
 
 
 def _read_text(path: Path) -> str:

@@ -22,19 +22,25 @@ Command = Callable[..., None]
 
 
 def takes(settings: type[Config] | type[ClientConfig], *names: str) -> Callable[[Command], Command]:
-    """Give a command a flag for each option (or for `names`); it is called with `config`, loaded."""
+    """Give a command a flag for each option (or for `names`); it is called with `config`, loaded.
+
+    One that has a parameter `config_file` gets the name of that file too.
+    """
     declared = options(settings)
     chosen = {name: declared[name] for name in names or declared}
     load = load_config if settings is Config else load_client_config
 
     def decorate(command: Command) -> Command:
+        own = inspect.signature(command)
+
         @functools.wraps(command)
         def run(*, config_file: str | None, **values: Any) -> None:
             flags = {name: values.pop(name) for name in chosen}
+            if "config_file" in own.parameters:
+                values["config_file"] = config_file
             command(config=load(flags, file=config_file), **values)
 
-        own = inspect.signature(command)
-        kept = [p for p in own.parameters.values() if p.name != "config"]
+        kept = [p for p in own.parameters.values() if p.name not in {"config", "config_file"}]
         added = [_parameter(name, option) for name, option in chosen.items()]
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*kept, *added, _config_file())]
         # Typer reads both: the signature for the order, the annotations for the types.

@@ -204,3 +204,8 @@ def test_every_option_has_help_and_a_default_that_is_allowed() -> None:
             assert declared.help, name
             if declared.default and not declared.many:
                 declared.parse(declared.default)
+
+
+def test_a_secret_whose_file_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"_FILE\): No such file or directory$"):
+        load_config(environment={"RINGLOG_ARCHIVE_FILE": str(tmp_path / "none")})
