@@ -228,9 +228,13 @@ def _check_archive(config: Config) -> tuple[Finding, ArchiveState | None]:
         state = probe_archive(config.archive)
     except StorageError as error:
         return Finding("failure", "archive", f"{name}: {error}", error.hint), None
-    except OSError as error:
-        fix = "let this user read and write it, or name another: --archive URL"
-        return Finding("failure", "archive", f"{name}: {error.strerror}", fix), None
+    directory = Path(config.archive.removeprefix("sqlite:///")).parent
+    in_file = config.archive.startswith("sqlite:///")
+    if in_file and directory != config.data and not directory.is_dir():  # a start makes config.data
+        detail = f"{name}: {directory} is no directory"
+        return Finding(
+            "failure", "archive", detail, "make it, or name another: --archive URL"
+        ), None
     if state.found is None:
         detail = f"{name}: empty; the first start sets it up"
         return Finding("ok", "archive", detail), state

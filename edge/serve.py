@@ -281,6 +281,8 @@ def _bind(address: Address, limits: Limits) -> trio.SocketListener:
 def _make_data_directory(config: Config) -> None:
     try:
         make_directory(config.data)
+        if not config.data.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(config.data, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:

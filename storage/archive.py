@@ -223,7 +223,7 @@ class Archive:
             with self._dialect.writer.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise ArchiveUnavailableError(self._dialect.reason(error)) from error
+            raise _unavailable(self._dialect, error) from error
 
     def _read(self, query: Callable[[Connection], T]) -> T:
         """Run one query, and once more if its connection turns out to be an old, dead one."""
@@ -237,7 +237,7 @@ class Archive:
             with self._dialect.reader.connect() as connection:
                 return query(connection)
         except SQLAlchemyError as error:
-            raise ArchiveUnavailableError(self._dialect.reason(error)) from error
+            raise _unavailable(self._dialect, error) from error
 
 
 def open_archive(url: str) -> Archive:
@@ -255,7 +255,7 @@ def open_archive(url: str) -> Archive:
         _migrate(dialect)
     except SQLAlchemyError as error:
         dialect.close()
-        raise ArchiveUnavailableError(dialect.reason(error)) from error
+        raise _unavailable(dialect, error) from error
     except BaseException:
         dialect.close()
         raise
@@ -285,7 +285,7 @@ def probe_archive(url: str) -> ArchiveState:
             _check_known(found)
         return ArchiveState(found, REVISION)
     except SQLAlchemyError as error:
-        raise ArchiveUnavailableError(dialect.reason(error)) from error
+        raise _unavailable(dialect, error) from error
     finally:
         dialect.close()
 
@@ -302,6 +302,10 @@ def _open_dialect(url: str) -> Dialect:
 
         return PostgresDialect(f"postgresql://{rest}")
     raise ArchiveUnavailableError(f"{scheme}:// is neither sqlite:/// nor postgresql://")
+
+
+def _unavailable(dialect: Dialect, error: Exception) -> ArchiveUnavailableError:
+    return ArchiveUnavailableError(dialect.reason(error), dialect.hint)
 
 
 def _migrate(dialect: Dialect) -> None:

@@ -31,6 +31,9 @@ class Dialect(Protocol):
     reader: Engine
     """Each statement is a transaction of its own."""
 
+    hint: str
+    """What to do when the database does not answer."""
+
     rows_sql: str
     """A FROM clause: the JSON array `:rows` as rows with the column `value`."""
 

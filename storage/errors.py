@@ -112,8 +112,9 @@ class ArchiveUnavailableError(StorageError):
     code = "archive_unavailable"
     hint = "check that the database runs and that --archive names it; retry"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(f"the archive is not available: {reason}")
+        self.hint = hint or self.hint
         self.reason = reason
 
 

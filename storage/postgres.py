@@ -118,6 +118,7 @@ class AnsweringConnection(psycopg.Connection[Any]):
 class PostgresDialect:
     """A PostgreSQL database, opened."""
 
+    hint = ArchiveUnavailableError.hint
     rows_sql = "json_array_elements(CAST(:rows AS json))"
     elements_sql = "json_array_elements_text(CAST(s.members AS json))"
     recent_sql = (

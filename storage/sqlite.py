@@ -75,6 +75,10 @@ _row = attrgetter("workspace", "session", "seq", "id", "sender", "client_id", "d
 class SqliteDialect:
     """An SQLite file, opened."""
 
+    hint = (
+        "check that --archive or --data names an SQLite file in a directory that is there, that this user "
+        "may write both, and that no other program holds it"
+    )
     rows_sql = "json_each(:rows)"
     elements_sql = "json_each(s.members)"
     recent_sql = "json_group_array(json_array(m.sender, m.client_id, m.seq, m.id, m.digest))"
@@ -89,7 +93,10 @@ class SqliteDialect:
 
     def is_there(self) -> bool:
         """Return whether there is a file."""
-        return self._path.exists()
+        try:
+            return self._path.exists()
+        except OSError as error:
+            raise ArchiveUnavailableError(f"{self._path}: {error.strerror}", self.hint) from error
 
     def create(self) -> None:
         """Make the file if there is none, readable by its owner alone."""
@@ -97,7 +104,7 @@ class SqliteDialect:
             # SQLite gives the files beside it the same mode.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
-            raise ArchiveUnavailableError(f"{self._path}: {error.strerror}") from error
+            raise ArchiveUnavailableError(f"{self._path}: {error.strerror}", self.hint) from error
 
     def check(self) -> None:
         """Check SQLite's version, and the settings that durability rests on."""

@@ -165,3 +165,9 @@ def test_an_archive_of_another_node_and_a_damaged_log_are_failures(tmp_path: Pat
     damaged = findings(tmp_path)["log"]
     assert (damaged.level, "log verify" in damaged.fix) == ("failure", True)
     assert "at byte" in damaged.detail
+
+
+def test_an_archive_in_a_directory_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    found = findings(tmp_path, archive=f"sqlite:///{tmp_path}/none/archive.db")["archive"]
+
+    assert (found.level, "is no directory" in found.detail) == ("failure", True)

@@ -62,6 +62,14 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, name: str) 
     assert "--data DIR" in line
 
 
+def test_a_data_directory_that_is_a_file_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    line = refused(f"--data={tmp_path}/file")
+
+    assert f"cannot write in the data directory {tmp_path}/file: Not a directory" in line
+
+
 def test_an_archive_that_accepts_and_never_answers_is_given_up(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -77,7 +85,9 @@ def test_an_archive_that_is_no_database_is_named(tmp_path: Path) -> None:
     (tmp_path / "junk.db").write_bytes(b"\x00junk" * 1_000)
     line = refused(f"--data={tmp_path}/data", f"--archive=sqlite:///{tmp_path}/junk.db")
 
-    assert f"{tmp_path}/junk.db: file is not a database" in line
+    assert (
+        f"{tmp_path}/junk.db: file is not a database; check that --archive or --data names" in line
+    )
 
 
 def test_an_archive_in_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from storage import Archive, ArchiveSettingsError, ArchiveUnavailableError, open_archive
+from storage import (
+    Archive,
+    ArchiveSettingsError,
+    ArchiveUnavailableError,
+    open_archive,
+    probe_archive,
+)
 from storage.sqlite import STATEMENT_ROWS_MAX, SqliteDialect
 from tests.contracts.archive import NODE
 from tests.storage.archive_records import messages
@@ -70,6 +76,18 @@ def test_a_file_that_is_no_database_is_refused_unchanged(path: Path) -> None:
     with pytest.raises(ArchiveUnavailableError, match="not a database"):
         open_archive(f"sqlite:///{path}")
     assert path.read_bytes() == b"my diary\n" * 1_000
+
+
+def test_what_to_do_about_a_file_is_said_about_a_file(tmp_path: Path, path: Path) -> None:
+    path.write_bytes(b"no database" * 100)
+    for url, look in (
+        (f"sqlite:///{path}", probe_archive),
+        (f"sqlite:///{path}", open_archive),
+        (f"sqlite:///{tmp_path}/none/archive.db", open_archive),
+    ):
+        with pytest.raises(ArchiveUnavailableError) as refused:
+            look(url)
+        assert "SQLite file" in refused.value.hint
 
 
 def test_while_another_process_writes_reads_go_on_and_writes_fail_in_time(
