@@ -1,12 +1,16 @@
 """`ringlog doctor` looks at this machine, `ringlog health` at a running server."""
 
 import time
+from typing import TYPE_CHECKING
 
 import typer
 
 from edge.cli.options import Json, takes
 from edge.cli.output import Output, cell
 from edge.config import ClientConfig, Config
+
+if TYPE_CHECKING:
+    from edge.cli.remote import Remote
 
 MARKS = {"ok": "ok  ", "warning": "warn", "failure": "FAIL"}
 
@@ -49,9 +53,11 @@ def health(*, config: ClientConfig, as_json: Json = False) -> None:
 
     remote = Remote(config)
     started = time.perf_counter()
-    alive, _ = remote.ask("GET", "/healthz")
+    alive, answer = remote.ask("GET", "/healthz")
     elapsed = time.perf_counter() - started
+    _check_is_ringlog(remote, alive, answer, "ok")
     ready, answer = remote.ask("GET", "/readyz")
+    _check_is_ringlog(remote, ready, answer, "ready")
     details = read_problem(answer).get("details") or {}
     fields = {
         "url": remote.url,
@@ -63,3 +69,14 @@ def health(*, config: ClientConfig, as_json: Json = False) -> None:
     Output(as_json=as_json).fields(fields)
     if not (fields["alive"] and fields["ready"]):
         raise typer.Exit(1)
+
+
+def _check_is_ringlog(remote: "Remote", status: int, answer: bytes, good: str) -> None:
+    """Raise unless the answer is a Ringlog server's: its status word, or a problem with a code."""
+    from edge.cli.failure import read_problem
+
+    body = read_problem(answer)
+    if status == 200 and body.get("status") != good:
+        raise remote.something_else("its answer is not one of Ringlog's API")
+    if status != 200 and not isinstance(body.get("code"), str):
+        raise remote.refused(status, body)

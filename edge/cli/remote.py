@@ -7,16 +7,21 @@ printed as it was stored.
 
 import http.client
 import ssl
-from collections.abc import Mapping
-from urllib.parse import quote, urlencode, urlsplit
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
+import msgspec
 import orjson
 
-from edge.cli.failure import CommandError, ExitCode, read_problem, refusal
+from edge.cli.failure import CommandError, ExitCode, read_problem
+from edge.cli.hints import refused
 from edge.config import ClientConfig
 
 # A page of the largest messages; anything longer is not an answer of this API.
 ANSWER_BYTES_MAX = 512 * 1024 * 1024
+
+_Answer = TypeVar("_Answer")
 
 
 class Remote:
@@ -64,9 +69,33 @@ class Remote:
             CommandError: the server cannot be reached, did not answer in time, or refused.
         """
         status, answer = self.ask(method, path, body=body, query=query)
-        if status >= 400:
-            raise refusal(status, read_problem(answer))
+        if status >= 300:
+            raise self.refused(status, read_problem(answer), _session_in(path))
         return answer
+
+    def read(self, decode: Callable[[bytes], _Answer], answer: bytes) -> _Answer:
+        """Return an answer decoded.
+
+        Raises:
+            CommandError: it is not what a Ringlog server answers.
+        """
+        try:
+            return decode(answer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise self.something_else("its answer is not one of Ringlog's API") from None
+
+    def refused(
+        self, status: int, problem: Mapping[str, Any], session: str | None = None
+    ) -> CommandError:
+        """Return the failure for an answer that is no success, of this server or of something else."""
+        if not isinstance(problem.get("code"), str):
+            return self.something_else(f"the answer is {status}")
+        return refused(status, problem, session)
+
+    def check_user(self, user: str | None, usage: str) -> None:
+        """Raise unless the server will know who writes: only a user token says so by itself."""
+        if user is None and self.may_name_sender():
+            raise CommandError("missing_field", "who are you?", f"say it: {usage}", ExitCode.USAGE)
 
     def ask(
         self,
@@ -106,8 +135,15 @@ class Remote:
         )
 
     def unreachable(self, error: Exception) -> CommandError:
-        """Return the failure for a server that is not there, or is something else."""
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        """Return the failure for a server that is not there, or is too slow, or is something else."""
+        cause = _cause(error)
+        if isinstance(cause, TimeoutError):
+            return self.timed_out()
+        reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+        return self.something_else(reason)
+
+    def something_else(self, reason: str) -> CommandError:
+        """Return the failure for an address at which there is no Ringlog server."""
         return CommandError(
             "unreachable",
             f"no Ringlog server answers at {self.url}: {reason}",
@@ -128,3 +164,21 @@ class Remote:
 def path_of(*parts: str) -> str:
     """Return `/v1/…` with every part quoted."""
     return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _session_in(path: str) -> str | None:
+    """Return the session that a path of `path_of` names."""
+    parts = path.split("/")
+    return unquote(parts[3]) if parts[:3] == ["", "v1", "sessions"] and len(parts) > 3 else None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what an error is about: trio wraps the refusals of all the addresses of a name."""
+    while not isinstance(error, TimeoutError):
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif isinstance(error, OSError) and error.errno is None and error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            break
+    return error

@@ -1,5 +1,7 @@
 """A message as a person reads it: one line, with nothing in it that could drive the terminal."""
 
+from typing import Any
+
 import msgspec
 
 from edge.printable import escape
@@ -24,18 +26,50 @@ class Page(msgspec.Struct):
     has_more: bool
 
 
+class SessionPage(msgspec.Struct):
+    """A page of sessions as the server gives it."""
+
+    data: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class Ack(msgspec.Struct):
+    """Where a message is durable."""
+
+    seq: int
+    duplicate: bool = False
+
+
+class _Session(msgspec.Struct):
+    id: str
+
+
 class _Text(msgspec.Struct):
     text: str
 
 
 _decode = msgspec.json.Decoder(Message).decode
 read_page = msgspec.json.Decoder(Page).decode
+read_session_page = msgspec.json.Decoder(SessionPage).decode
+read_ack = msgspec.json.Decoder(Ack).decode
+_decode_session = msgspec.json.Decoder(_Session).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
 def read_message(line: bytes) -> Message:
     """Return the message in one line of JSON."""
     return _decode(line)
+
+
+def read_session(answer: bytes) -> dict[str, Any]:
+    """Return the fields of a session.
+
+    Raises:
+        msgspec.DecodeError: it is something else.
+    """
+    _decode_session(answer)
+    return _decode_fields(answer)
 
 
 def render(line: bytes) -> str:
