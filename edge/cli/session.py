@@ -1,5 +1,8 @@
 """`ringlog session …`: look at sessions, follow them, write into them."""
 
+import os
+import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,16 +45,18 @@ def list_sessions(
       ringlog session list --json | jq -r '.data[].id'
     """
     from edge.cli.remote import Remote
+    from edge.cli.transcript import read_session_page
 
-    answer = Remote(config).get("/v1/sessions", user_id=user, limit=limit, cursor=cursor)
-    page = orjson.loads(answer)
-    shown = ("id", "user_id", "members", "state", "created_at", "updated_at")
-    rows = page["data"]
+    remote = Remote(config)
+    answer = remote.get("/v1/sessions", user_id=user, limit=limit, cursor=cursor)
+    page = remote.read(read_session_page, answer)
+    rows = page.data
     if not as_json:
-        rows = [{name: row.get(name) for name in shown} for row in rows]
-    Output(as_json=as_json).table(rows, "no sessions", next_cursor=page["next_cursor"])
-    if page["next_cursor"] is not None and not as_json:
-        note(f"more: --cursor {page['next_cursor']}")
+        shown = ("id", "user_id", "members", "state", "created_at", "updated_at")
+        rows = [{name: _short(name, row.get(name)) for name in shown} for row in rows]
+    Output(as_json=as_json).table(rows, "no sessions", next_cursor=page.next_cursor)
+    if page.next_cursor is not None and not as_json:
+        note(f"more: --cursor {page.next_cursor}")
 
 
 @commands.command("show")
@@ -63,12 +68,15 @@ def show(*, config: ClientConfig, session: Session, as_json: Json = False) -> No
       ringlog session show demo
     """
     from edge.cli.remote import Remote, path_of
+    from edge.cli.transcript import read_session
 
-    answer = Remote(config).get(path_of("sessions", session))
+    remote = Remote(config)
+    answer = remote.get(path_of("sessions", session))
+    fields = remote.read(read_session, answer)
     if as_json:
         Output(as_json=True).json_line(answer.strip())
     else:
-        Output(as_json=False).fields(orjson.loads(answer))
+        Output(as_json=False).fields(fields)
 
 
 @commands.command("send")
@@ -94,12 +102,14 @@ def send(
       date | ringlog session send demo - --user cron --client-id nightly-1
     """
     from edge.cli.remote import Remote, path_of
+    from edge.cli.transcript import read_ack
 
     remote = Remote(config)
-    content = sys.stdin.read() if text == "-" else text
+    remote.check_user(user, f"ringlog session send {session} TEXT --user NAME")
+    content = _read_stdin() if text == "-" else text
     message: dict[str, Any] = {"kind": "text", "content": {"text": content}}
-    if user is not None and remote.may_name_sender():
-        message["sender"] = user
+    if user is not None:
+        message["sender"] = user  # a user token may name its own user only: the server checks
     if client_id is not None:
         message["client_id"] = client_id
     if create:
@@ -108,14 +118,12 @@ def send(
             "/v1/sessions",
             body=orjson.dumps({"id": session} | ({"user_id": user} if user else {})),
         )
-    ack = orjson.loads(remote.post(path_of("sessions", session, "messages"), message))
+    answer = remote.post(path_of("sessions", session, "messages"), message)
+    ack = remote.read(read_ack, answer)
     if as_json:
-        Output(as_json=True).json(ack)
+        Output(as_json=True).json_line(answer.strip())
     else:
-        note(
-            f"durable as #{ack['seq']}"
-            + (" (it was there already)" if ack.get("duplicate") else "")
-        )
+        note(f"durable as #{ack.seq}" + (" (it was there already)" if ack.duplicate else ""))
 
 
 @commands.command("tail")
@@ -151,7 +159,10 @@ def tail(
             print(render(line), flush=True)
 
     tail = None if after is not None else last
-    follower = Follower(Remote(config), session, show_line, user=user, last_seq=after, tail=tail)
+    tell = _say_nothing if as_json else note
+    follower = Follower(
+        Remote(config), session, show_line, user=user, last_seq=after, tail=tail, tell=tell
+    )
     _run(follower.run, live=follow)
 
 
@@ -165,6 +176,7 @@ def export(
         Path | None, typer.Option("--out", "-o", help="file to write, instead of stdout")
     ] = None,
     after: Annotated[int, typer.Option(min=0, help="begin after this seq")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Write every message as one line of JSON each, exactly as it is stored.
 
@@ -183,15 +195,16 @@ def export(
             answer = remote.get(
                 path_of("sessions", session, "messages"), last_seq=after, limit=EXPORT_PAGE_ROWS
             )
-            page = read_page(answer)
+            page = remote.read(read_page, answer)
             lines = [bytes(line) for line in page.data]
             after = _check_no_hole(lines, after)
             stream.writelines(line + b"\n" for line in lines)
             count += len(lines)
             more = page.has_more and bool(page.data)
-            if out is not None and sys.stderr.isatty():
+            if out is not None and not as_json and sys.stderr.isatty():
                 print(f"\r{count} of {page.head_seq}", end="" if more else "\n", file=sys.stderr)
-    note(f"{count} messages, up to #{after}")
+    if not as_json:
+        note(f"{count} messages, up to #{after}")
 
 
 @commands.command("chat")
@@ -204,6 +217,7 @@ def chat(
     last: Annotated[
         int, typer.Option("--last", "-n", min=0, max=1000, help="how many to begin with")
     ] = 20,
+    as_json: Json = False,
 ) -> None:
     """Talk: each line you type is a message. Ends with Ctrl-D; makes the session if it is missing.
 
@@ -214,43 +228,92 @@ def chat(
     from edge.cli.chat import converse
     from edge.cli.remote import Remote
 
-    _run(converse, Remote(config), session, user, last)
+    _run(converse, Remote(config), session, user, last, as_json=as_json)
 
 
 def _run(main: Callable[..., Any], *args: Any, **options: Any) -> None:
-    """Run a trio program, and let its one error out as itself."""
+    """Run a trio program, and let what ended it out as itself, not in a group."""
     from functools import partial
 
     import trio
 
     try:
         trio.run(partial(main, *args, **options), strict_exception_groups=True)
-    except* CommandError as group:
-        raise _first(group) from None
+    except BaseExceptionGroup as group:
+        errors = list(_leaves(group))
+        for kind in (KeyboardInterrupt, CommandError, UnicodeDecodeError):
+            for error in errors:
+                if isinstance(error, kind):
+                    raise error from None
+        raise
 
 
-def _first(group: BaseExceptionGroup[CommandError]) -> CommandError:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, CommandError)
-    return error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    else:
+        yield error
 
 
 @contextmanager
 def _open_output(path: Path | None) -> Iterator[IO[bytes]]:
-    """Give stdout, or a file that appears under its name only when all is in it."""
+    """Give stdout; or a file that appears under its name only when all is in it; or a pipe or device as it is."""
     if path is None:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    draft = path.with_name(path.name + ".part")
     try:
-        with draft.open("wb") as stream:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as stream:
+                yield stream
+            return
+        with _draft(Path(os.path.realpath(path))) as stream:
             yield stream
-        draft.replace(path)
     except OSError as error:
-        raise CommandError("output", f"cannot write {path}: {error.strerror}") from None
+        raise CommandError(
+            "output",
+            f"cannot write {path}: {error.strerror}",
+            "name a file in a directory that you may write to, on a disk with room",
+        ) from None
+
+
+@contextmanager
+def _draft(target: Path) -> Iterator[IO[bytes]]:
+    """Give a new file beside the target; it takes the target's place at the end, or goes away."""
+    draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
+    with draft.open("xb") as stream:
+        try:
+            yield stream
+            stream.flush()
+            if target.exists():
+                shutil.copymode(target, draft)
+            draft.replace(target)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _short(name: str, value: object) -> object:
+    """Return a time without its fraction where a person looks: two of them fit into 80 columns."""
+    if name.endswith("_at") and isinstance(value, str) and sys.stdout.isatty():
+        return value[:19] + "Z"
+    return value
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.read()
+    except OSError as error:
+        raise CommandError(
+            "input",
+            f"cannot read stdin: {error.strerror or error}",
+            "give the text as an argument, or pipe it in",
+        ) from None
+
+
+def _say_nothing(_: str) -> None:
+    """Keep stderr for errors alone, where a program reads."""
 
 
 def _check_no_hole(lines: Iterable[bytes], after: int) -> int:

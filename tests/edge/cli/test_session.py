@@ -1,9 +1,14 @@
 import json
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.edge.cli.conftest import Ringlog
+from tests.edge.server_process import ROOT, ServerProcess
 
 
 def test_a_session_is_made_written_shown_listed_and_followed(talk: Ringlog) -> None:
@@ -81,3 +86,90 @@ def test_a_session_that_is_not_there_is_exit_code_3(
     assert missing.out == ""
     assert "no-such" in missing.err
     assert "hint: " in missing.err
+
+
+def test_an_export_writes_into_a_pipe_and_leaves_it_one(talk: Ringlog, tmp_path: Path) -> None:
+    talk("session", "send", "into-pipe", "x", "-u", "a", "--create")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+
+    exported = talk("session", "export", "into-pipe", "--out", "pipe")
+    if not pipe.is_fifo():  # nobody else would end the reader
+        pytest.fail("the pipe was replaced")
+    reader.join(20)
+
+    assert exported.code == 0
+    assert json.loads(read[0])["content"] == {"text": "x"}
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_an_export_goes_where_a_link_points(talk: Ringlog, tmp_path: Path) -> None:
+    talk("session", "send", "by-link", "x", "-u", "a", "--create")
+    (tmp_path / "deep").mkdir()
+    target, link, dangling = tmp_path / "deep/target", tmp_path / "link", tmp_path / "dangling"
+    target.write_text("old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    dangling.symlink_to("deep/new")
+
+    for name in ("link", "dangling"):
+        assert talk("session", "export", "by-link", "--out", name).code == 0
+
+    assert link.is_symlink()
+    assert dangling.is_symlink()
+    assert json.loads(target.read_text())["seq"] == 1
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"target", "new"}
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(talk: Ringlog, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("old")
+
+    assert talk("session", "export", "no-such", "--out", "kept").code == 3
+    assert talk("session", "export", "no-such", "--out", "new").code == 3
+    assert talk("session", "export", "no-such", "--out", "missing/new").code == 1
+
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert (tmp_path / "kept").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "hint"),
+    [
+        (("send", "nope", "x", "-u", "a"), 3, "--create"),
+        (("send", "nope", "x"), 2, "--user NAME"),
+        (("show", "a/b c"), 2, "an id is 1 to 128 characters"),
+        (("show", ""), 2, "an id is 1 to 128 characters"),
+        (("tail", "hints", "--after", "9"), 3, "start again with --after 1"),
+        (("tail", "hints", "--key", "rl_wrong"), 1, "--key"),
+        (("show", "hints", "--key", "rl_wrong"), 1, "--key"),
+    ],
+)
+def test_a_hint_speaks_of_this_command_line(
+    talk: Ringlog, arguments: tuple[str, ...], code: int, hint: str
+) -> None:
+    talk("session", "send", "hints", "x", "-u", "a", "--create", "--client-id", "once")
+
+    result = talk("session", *arguments)
+
+    assert (result.code, result.out) == (code, "")
+    assert hint in result.err.partition("hint: ")[2]
+    assert "POST" not in result.err
+    assert "Bearer" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [("- <&-", "input"), (r"- < <(printf '\xff')", "not_text"), (r"$'\xff'", "usage")],
+)
+def test_what_is_no_text_is_not_sent(server: ServerProcess, rest: str, code: str) -> None:
+    command = f"{sys.executable} -m edge session send s -u a --json --url={server.url} {rest}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+
+    assert json.loads(done.stderr)["error"]["code"] == code
+    assert done.returncode == (2 if code == "usage" else 1)
