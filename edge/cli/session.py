@@ -21,7 +21,7 @@ from edge.config import ClientConfig
 EXPORT_PAGE_ROWS = 1000
 
 Session = Annotated[str, typer.Argument(metavar="SESSION", help="the session's id")]
-User = Annotated[str | None, typer.Option("--user", "-u", help="the user who acts")]
+User = Annotated[str | None, typer.Option("--user", "-u", metavar="USER", help="the user who acts")]
 
 commands = typer.Typer(help="Sessions: list, show, follow, write, export.", no_args_is_help=True)
 
@@ -32,10 +32,12 @@ def list_sessions(
     *,
     config: ClientConfig,
     user: Annotated[
-        str | None, typer.Option("--user", "-u", help="only this user's sessions")
+        str | None, typer.Option("--user", "-u", metavar="USER", help="only this user's sessions")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="how many")] = 50,
-    cursor: Annotated[str | None, typer.Option(help="go on after a page: its next_cursor")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="how many")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="go on after a page: its next_cursor")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List sessions, newest first.
@@ -85,10 +87,11 @@ def send(
     *,
     config: ClientConfig,
     session: Session,
-    text: Annotated[str, typer.Argument(help="the message; - reads it from stdin")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="the message; - reads it from stdin")],
     user: User = None,
     client_id: Annotated[
-        str | None, typer.Option(help="an id of yours: sending it again stores it once")
+        str | None,
+        typer.Option(metavar="ID", help="an id of yours: sending it again stores it once"),
     ] = None,
     create: Annotated[
         bool, typer.Option("--create", help="make the session if it is missing")
@@ -133,9 +136,12 @@ def tail(
     config: ClientConfig,
     session: Session,
     last: Annotated[
-        int, typer.Option("--last", "-n", min=0, max=1000, help="how many to begin with")
+        int,
+        typer.Option("--last", "-n", min=0, max=1000, metavar="N", help="how many to begin with"),
     ] = 20,
-    after: Annotated[int | None, typer.Option(min=0, help="begin after this seq instead")] = None,
+    after: Annotated[
+        int | None, typer.Option(min=0, metavar="SEQ", help="begin after this seq instead")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="go on with what comes")] = False,
     user: User = None,
     as_json: Json = False,
@@ -173,9 +179,10 @@ def export(
     config: ClientConfig,
     session: Session,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="file to write, instead of stdout")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="file to write, instead of stdout"),
     ] = None,
-    after: Annotated[int, typer.Option(min=0, help="begin after this seq")] = 0,
+    after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="begin after this seq")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write every message as one line of JSON each, exactly as it is stored.
@@ -215,7 +222,8 @@ def chat(
     session: Session,
     user: User = None,
     last: Annotated[
-        int, typer.Option("--last", "-n", min=0, max=1000, help="how many to begin with")
+        int,
+        typer.Option("--last", "-n", min=0, max=1000, metavar="N", help="how many to begin with"),
     ] = 20,
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 
@@ -30,6 +31,7 @@ def test_every_command_has_an_example_in_its_help(ringlog: Ringlog) -> None:
         help_text = ringlog(*command, "-h")
         assert help_text.code == 0
         assert f"  ringlog {' '.join(command)}" in help_text.out, command
+        assert not re.search(r"--[a-z-]+ <", help_text.out), command  # a type is no placeholder
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["session", "show", "--help"], ["nonsense"]])
