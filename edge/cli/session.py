@@ -180,7 +180,7 @@ def export(
     session: Session,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="file to write, instead of stdout"),
+        typer.Option("--out", "-o", metavar="FILE", help="file to write, instead of stdout (-)"),
     ] = None,
     after: Annotated[int, typer.Option(min=0, metavar="SEQ", help="begin after this seq")] = 0,
     as_json: Json = False,
@@ -195,6 +195,7 @@ def export(
     from edge.cli.transcript import read_page
 
     remote = Remote(config)
+    out = None if out == Path("-") else out
     count = 0
     with _open_output(out) as stream:
         more = True
@@ -303,9 +304,9 @@ def _draft(target: Path) -> Iterator[IO[bytes]]:
 
 
 def _short(name: str, value: object) -> object:
-    """Return a time without its fraction where a person looks: two of them fit into 80 columns."""
+    """Return a time to the minute where a person looks: two of them fit into 80 columns."""
     if name.endswith("_at") and isinstance(value, str) and sys.stdout.isatty():
-        return value[:19] + "Z"
+        return f"{value[:10]} {value[11:16]}Z"
     return value
 
 

@@ -48,6 +48,7 @@ def test_an_export_is_what_is_stored_byte_for_byte(talk: Ringlog, tmp_path: Path
     assert talk("session", "tail", "export", "--after", "0", "--json").out == exported.out
     assert talk("session", "export", "export", "--out", "copy.jsonl").out == ""
     assert (tmp_path / "copy.jsonl").read_text() == exported.out
+    assert talk("session", "export", "export", "--out", "-").out == exported.out
     assert talk("session", "export", "export", "--after", "2").out == lines[2] + "\n"
 
 
