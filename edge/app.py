@@ -73,7 +73,7 @@ class _Border:
         """Check where the request comes from; answer a preflight.
 
         Raises:
-            EdgeError: host_not_allowed, origin_not_allowed, bad_request.
+            EdgeError: host_not_allowed, origin_not_allowed, bad_request, unsupported_encoding.
         """
         g.started = trio.current_time()
         origins = self._services.origins
@@ -87,10 +87,17 @@ class _Border:
         g.origin = origin
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             return no_content()
+        encoding = request.headers.get("Content-Encoding", "identity")
+        if encoding.lower() != "identity":
+            raise EdgeError("unsupported_encoding", f"a body in {encoding} is not taken")
         return None
 
     async def leave(self, response: Response) -> Response:
         """Add what browsers need; count and log the request."""
+        if request.method == "OPTIONS" and response.status_code == 200:
+            # The framework's own answer: `Allow`, and a type of content that is not there.
+            response.status_code = 204
+            del response.headers["Content-Type"]
         origin = g.get("origin")
         if origin is not None:
             _allow_origin(response, origin)

@@ -89,6 +89,15 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
             "send JSON in text frames",
             close_code=CLOSE_UNSUPPORTED_DATA,
         ),
+        "protocol_error": ErrorKind(
+            400,
+            "Not a WebSocket frame",
+            "send frames as RFC 6455 has them: masked, whole, without extensions",
+            close_code=CLOSE_PROTOCOL_ERROR,
+        ),
+        "unsupported_encoding": ErrorKind(
+            415, "The body is encoded", "send the body as it is, without Content-Encoding"
+        ),
         # Who is asking.
         "unauthorized": ErrorKind(
             401,

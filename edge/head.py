@@ -16,6 +16,7 @@ _UPGRADE = re.compile(rb"^upgrade[ \t]*:[ \t]*websocket[ \t]*\r?$", re.IGNORECAS
 # A method is a token: anything else is not HTTP. 0x16 opens a TLS handshake.
 _METHOD_START = re.compile(rb"[A-Za-z!#$%&'*+.^_`|~-]")
 _TLS_HANDSHAKE = b"\x16"
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^#]*|(?:\?[^#]*)?)", re.IGNORECASE)
 
 
 def find_end(received: bytes, searched: int = 0) -> int | None:
@@ -44,6 +45,25 @@ def is_websocket_upgrade(received: bytes) -> bool:
     """
     end = received.find(b"\r\n\r\n")
     return received.startswith(b"GET ") and _UPGRADE.search(received, 0, end + 2) is not None
+
+
+def split_target(target: bytes) -> tuple[bytes | None, bytes]:
+    """Return the host that a request's target names, if it names one, and its path with the query.
+
+    Raises:
+        EdgeError: bad_request, for what is neither a path, `*` nor an address.
+    """
+    if target.startswith(b"/") or target == b"*":
+        return None, target
+    match = _ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise EdgeError(
+            "bad_request",
+            "the request's target is no path",
+            hint="begin the target with /, as in GET /healthz HTTP/1.1",
+        )
+    path = match[2]
+    return match[1], path if path.startswith(b"/") else b"/" + path
 
 
 def refuse(error: EdgeError) -> bytes:

@@ -13,7 +13,12 @@ What differs from Hypercorn's own `TCPServer`, and why:
   WebSocket code (another parser, another limit, unbounded inflation): the connection is handed back with
   the request's bytes, and takes the same way as any other WebSocket.
 - No HTTP/2: neither `h2c` nor prior knowledge. One protocol, one set of limits.
-- A request that h11 refuses gets a problem document.
+- A request that h11 refuses gets a problem document. So does one whose length two readers could tell
+  differently (RFC 9112 §6.1), which h11 takes.
+- A peer that half-closes after its request (`nc -N`) gets its answer. An event stream ends there: whoever
+  has gone altogether looks the same.
+- A target in absolute form (RFC 9112 §3.2.2) must name the same host as the `Host` header, which is the one
+  that is checked.
 """
 
 import logging
@@ -25,6 +30,8 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import Response as StreamResponse
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import WorkerContext
@@ -32,6 +39,7 @@ from hypercorn.typing import ASGIFramework, ConnectionState, LifespanState
 from hypercorn.utils import parse_socket_addr
 
 from edge.errors import EdgeError, encode_problem, problem_headers, problem_of
+from edge.head import split_target
 from edge.limits import Limits
 from edge.metrics import Metrics
 
@@ -42,6 +50,8 @@ SEND_PIECE_BYTES = 64 * 1024
 
 KEEP_ALIVE_REQUESTS_MAX = 10_000
 """Then the connection is closed, so that load balancers can spread long-lived clients again."""
+
+EVENT_STREAM = b"text/event-stream"
 
 H11_ERROR_CODES = {431: "header_too_large"}
 
@@ -56,36 +66,99 @@ class UpgradeRequestedError(Exception):
         self.received = received
 
 
-class BoundedConnection(h11.Connection):
-    """h11, which also bounds a head that came in one piece: by itself it bounds unfinished ones only."""
+class StrictConnection(h11.Connection):
+    """h11, which also bounds a head that came in one piece: by itself it bounds unfinished ones only.
+
+    And which refuses what others read differently. `refusal` says why.
+    """
 
     def __init__(self, head_bytes_max: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes_max)
         self._head_bytes_max = head_bytes_max
+        self.refusal: EdgeError | None = None
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return what came next.
+        """Return what came next; a request's target is a path, and its `Host` names the host.
 
         Raises:
             h11.RemoteProtocolError: It is malformed or too large.
         """
         event = super().next_event()
-        if isinstance(event, h11.Request):
-            size = len(event.method) + len(event.target)
-            size += sum(len(name) + len(value) + 4 for name, value in event.headers)
-            if size > self._head_bytes_max:
-                raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
-        return event
+        if not isinstance(event, h11.Request):
+            return event
+        size = len(event.method) + len(event.target)
+        size += sum(len(name) + len(value) + 4 for name, value in event.headers)
+        if size > self._head_bytes_max:
+            raise h11.RemoteProtocolError("the head is too large", error_status_hint=431)
+        try:
+            _check_framing(event)
+            host, path = split_target(event.target)
+            if host is not None:
+                _check_host(host, event)
+        except EdgeError as error:
+            self.refusal = error
+            raise h11.RemoteProtocolError(str(error)) from None
+        if host is None:
+            return event
+        return h11.Request(
+            method=event.method,
+            target=path,
+            headers=event.headers.raw_items(),
+            http_version=event.http_version,
+        )
+
+
+def _check_host(host: bytes, request: h11.Request) -> None:
+    """Raise `host_not_allowed` if a target in absolute form names another host than the header."""
+    named = [value for name, value in request.headers if name == b"host"]
+    if [value.lower() for value in named] != [host.lower()]:
+        raise EdgeError(
+            "host_not_allowed",
+            "the request's target names another host than its Host header",
+            hint="send the Host header of the address that is asked for",
+        )
+
+
+def _check_framing(request: h11.Request) -> None:
+    """Raise `bad_request` for a body whose end a proxy before us may see elsewhere than we do."""
+    names = {name for name, _ in request.headers}
+    if b"transfer-encoding" not in names:
+        return
+    if b"content-length" in names:
+        raise EdgeError(
+            "bad_request",
+            "a request has either Transfer-Encoding or Content-Length, not both",
+            hint="leave Content-Length out of a chunked request",
+        )
+    if request.http_version < b"1.1":
+        raise EdgeError("bad_request", "HTTP/1.0 has no Transfer-Encoding")
 
 
 class Http1Protocol(H11Protocol):
     """Hypercorn's HTTP/1.1, which gives upgrades away and explains its refusals."""
 
+    streams = False
+    """Whether the response that is being sent has no end of its own."""
+
     def bound(self, head_bytes_max: int) -> None:
         """Refuse heads that are larger; called before anything is received."""
-        self.connection = BoundedConnection(head_bytes_max)
+        self.connection = StrictConnection(head_bytes_max)
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a request has come in full and its response has an end that is yet to come."""
+        received = self.connection.their_state in {h11.DONE, h11.MUST_CLOSE}
+        return self.stream is not None and received and not self.streams
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """Send a part of a response."""
+        if isinstance(event, StreamResponse):
+            types = [value for name, value in event.headers if name.lower() == b"content-type"]
+            self.streams = any(value.startswith(EVENT_STREAM) for value in types)
+        await super().stream_send(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
+        self.streams = False
         names = {name: value for name, value in event.headers if name == b"upgrade"}
         if event.method == b"GET" and names.get(b"upgrade", b"").lower() == b"websocket":
             head = b"GET %b HTTP/%b\r\n" % (event.target, event.http_version)
@@ -95,7 +168,8 @@ class Http1Protocol(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         code = H11_ERROR_CODES.get(status_code, "bad_request")
-        problem = problem_of(EdgeError(code, "the request cannot be read as HTTP/1.1"))
+        refusal = getattr(self.connection, "refusal", None)
+        problem = problem_of(refusal or EdgeError(code, "the request cannot be read as HTTP/1.1"))
         body = encode_problem(problem)
         headers = problem_headers(problem) | {
             "Content-Length": str(len(body)),
@@ -123,6 +197,9 @@ class HttpConnection:
         self._idle = True
         self._reading = trio.CancelScope()
         self._closing = False
+        self._answered = trio.Event()
+        """Set when nothing more is owed to a peer that has half-closed."""
+        self._half_closed = False
         self._upgrade: bytes | None = None
 
     async def run(self) -> bytes | None:
@@ -162,6 +239,7 @@ class HttpConnection:
 
     async def abort(self) -> None:
         """Close at once; whatever is being sent or awaited fails."""
+        self._answered.set()
         await trio.aclose_forcefully(self._stream)
 
     async def _read(self) -> None:
@@ -172,6 +250,9 @@ class HttpConnection:
                     if not self._closing:
                         await self._protocol.handle(RawData(data))
                     data = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                if self._protocol.owes_answer:
+                    self._half_closed = True
+                    await self._answered.wait()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
             except UpgradeRequestedError as request:
@@ -181,6 +262,11 @@ class HttpConnection:
 
     async def _handle_event(self, event: Event) -> None:
         """Do what the protocol asks for; called by the tasks of this connection."""
+        await self._do(event)
+        if self._half_closed and not self._protocol.owes_answer:
+            self._answered.set()
+
+    async def _do(self, event: Event) -> None:
         if isinstance(event, RawData):
             async with self._sending:
                 await self._send(event.data)

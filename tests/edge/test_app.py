@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -37,8 +38,19 @@ async def test_a_wrong_method_names_the_right_ones(http: HttpClient) -> None:
 
 async def test_options_without_an_origin_names_the_methods(http: HttpClient) -> None:
     answer = await http.request("OPTIONS", "/v1/sessions")
-    assert answer.status == 200
+    assert (answer.status, answer.body) == (204, b"")
+    assert "content-type" not in answer.headers
     assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
+
+
+async def test_a_compressed_body_is_refused_and_nothing_is_done(http: HttpClient) -> None:
+    body = gzip.compress(b'{"id":"s","user_id":"u"}')
+    answer = await http.post("/v1/sessions", body, Content_Encoding="gzip")
+    assert (answer.status, answer.code) == (415, "unsupported_encoding")
+    assert "Content-Encoding" in answer.json()["hint"]
+    plain = await http.post("/v1/sessions", b'{"user_id":"u"}', Content_Encoding="identity")
+    assert plain.status == 201
+    assert (await http.get("/v1/sessions/s")).status == 404
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "10.1.2.3"])

@@ -3,7 +3,7 @@ import msgspec
 import pytest
 
 from edge.errors import EdgeError
-from edge.head import check_start, find_end, is_websocket_upgrade, refuse
+from edge.head import check_start, find_end, is_websocket_upgrade, refuse, split_target
 
 UPGRADE = b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nupgrade:  WebSocket\r\nConnection: Upgrade\r\n\r\n"
 
@@ -61,3 +61,15 @@ def test_a_refusal_is_a_whole_response() -> None:
     assert msgspec.json.decode(body.data)["code"] == "too_many_connections"
     assert isinstance(end, h11.EndOfMessage)
     assert connection.their_state is h11.MUST_CLOSE
+
+
+def test_a_target_is_a_path_or_names_its_host() -> None:
+    assert split_target(b"/a?b=http://c/") == (None, b"/a?b=http://c/")
+    assert split_target(b"*") == (None, b"*")
+    assert split_target(b"http://h:1/a?b") == (b"h:1", b"/a?b")
+    assert split_target(b"HTTPS://h?b") == (b"h", b"/?b")
+    assert split_target(b"http://h") == (b"h", b"/")
+    for other in (b"h:443", b"a", b"?a", b"ftp://h/", b"http://h/#a", b"http://h#a"):
+        with pytest.raises(EdgeError) as error:
+            split_target(other)
+        assert error.value.code == "bad_request"

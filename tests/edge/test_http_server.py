@@ -5,7 +5,7 @@ from pathlib import Path
 import trio
 
 from edge.limits import Limits
-from tests.edge.http_client import EventReader, open_http
+from tests.edge.http_client import Answer, EventReader, open_http
 from tests.edge.one_port import open_one_port
 
 
@@ -234,3 +234,85 @@ async def test_stopping_does_not_wait_for_a_connection_that_does_not_end(tmp_pat
             assert await http.closed_by_server()
             while edge.http_server.connections:
                 await trio.sleep(0.01)
+
+
+async def ask_and_half_close(port: int, request: bytes) -> bytes:
+    """Send and shut down our side, as `nc -N` does; return all that comes."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        await stream.send_all(request)
+        await stream.send_eof()
+        received = b""
+        with trio.fail_after(10):
+            while piece := await stream.receive_some(65536):
+                received += piece
+    return received
+
+
+async def test_a_peer_that_half_closes_after_its_request_is_answered(tmp_path: Path) -> None:
+    create = b'POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\n%s\r\n{"id":"%s","user_id":"u"}'
+    whole = b"Content-Length: 24\r\n"
+    async with open_one_port(tmp_path) as edge, open_http(edge.port) as http:
+        received = await ask_and_half_close(edge.port, create % (whole, b"s"))
+        assert received.startswith(b"HTTP/1.1 201 ")
+        assert (await http.get("/v1/sessions/s")).status == 200
+        get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert (await ask_and_half_close(edge.port, get)).endswith(b'{"status":"ok"}')
+        both = await ask_and_half_close(edge.port, get + create % (whole, b"t"))
+        assert both.count(b"HTTP/1.1 200 ") == both.count(b"HTTP/1.1 201 ") == 1
+        once = await ask_and_half_close(edge.port, get.replace(b"1.1\r", b"1.0\r"))
+        assert once.endswith(b'{"status":"ok"}')
+        # What did not come in full is not done.
+        half = create % (b"Content-Length: 25\r\n", b"u")
+        await ask_and_half_close(edge.port, half)
+        assert (await http.get("/v1/sessions/u")).status == 404
+
+
+async def test_an_event_stream_ends_where_its_reader_half_closes(tmp_path: Path) -> None:
+    async with open_one_port(tmp_path) as edge, open_http(edge.port) as http:
+        await http.post("/v1/sessions", {"id": "s", "user_id": "u"})
+        await ask_and_half_close(
+            edge.port, b"GET /v1/sessions/s/stream HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        )
+        await http.send("GET", "/v1/sessions/s/stream")
+        assert (await http.receive_head()).status == 200
+        assert isinstance(http.stream, trio.SocketStream)
+        await http.stream.send_eof()
+        assert await http.closed_by_server()
+        with trio.fail_after(5):
+            while edge.metrics.event_streams or edge.acceptor.connections:
+                await trio.sleep(0.01)
+
+
+async def test_a_length_that_two_readers_could_tell_differently_is_refused(tmp_path: Path) -> None:
+    smuggle = (
+        b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+        b"Content-Length: 5\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    )
+    old = smuggle.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"Content-Length: 5\r\n", b"")
+    async with open_one_port(tmp_path) as edge:
+        for request in (smuggle, old):
+            received = await ask_and_half_close(edge.port, request)
+            assert received.startswith(b"HTTP/1.1 400 ")
+            assert b"Transfer-Encoding" in received
+            assert b"HTTP/1.1 200 " not in received
+
+
+async def test_a_target_in_absolute_form_names_the_same_host_as_the_header(tmp_path: Path) -> None:
+    async def ask(port: int, target: str, host: str) -> Answer:
+        async with open_http(port, Host=host) as http:
+            return await http.get(target)
+
+    async with open_one_port(tmp_path) as edge:
+        port = edge.port
+        assert (await ask(port, "http://localhost:1/openapi.json", "LOCALHOST:1")).status == 200
+        assert (await ask(port, "HTTP://127.0.0.1?a=1", "127.0.0.1")).code == "not_found"
+        for target, host in (
+            ("http://evil.example/openapi.json", "evil.example"),
+            ("http://evil.example/openapi.json", "localhost"),
+            ("http://evil.example/healthz", "localhost"),
+            ("http://localhost/openapi.json", "evil.example"),
+            ("http://localhost@evil.example/", "localhost"),
+        ):
+            assert (await ask(port, target, host)).code == "host_not_allowed"
+        assert (await ask(port, "ftp://localhost/healthz", "localhost")).code == "bad_request"
