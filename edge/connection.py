@@ -135,15 +135,14 @@ class Connection:
         websocket = self._websocket
         client = self.client
         assert client is not None
-        try:
-            messages = websocket.receive(data)
-        except EdgeError as error:
-            client.cut(error)
-            return
+        messages = websocket.receive(data)
         if messages and self._close_at is None:
             self._board.messages_received += len(messages)
             for message in messages:
                 client.receive(message)
+        if websocket.failure is not None and self._close_at is None:
+            client.cut(websocket.failure)
+            return
         control = websocket.data_to_send()
         if control:
             self._queue_control(control)

@@ -14,7 +14,7 @@ import trio
 
 from edge.client import Client
 from edge.connection import Switchboard
-from edge.errors import CLOSE_IDLE, CLOSE_RESTART, EdgeError
+from edge.errors import CLOSE_IDLE, CLOSE_RESTART
 from edge.websocket import WebSocket, text_frame
 from storage import LogPoisonedError
 
@@ -159,15 +159,14 @@ class StreamConnection:
         assert client is not None
         board = self._board
         board.node.tick()
-        try:
-            messages = self._websocket.receive(data)
-        except EdgeError as error:
-            client.cut(error)
-            return
+        messages = self._websocket.receive(data)
         if self._close_at is None:
             board.messages_received += len(messages)
             for message in messages:
                 client.receive(message)
+        if self._websocket.failure is not None and self._close_at is None:
+            client.cut(self._websocket.failure)
+            return
         self._queue_control()
         if not self._websocket.is_open and self._close_at is None:
             self._start_closing()

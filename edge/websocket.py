@@ -2,7 +2,7 @@
 
 `websockets`' `ServerProtocol` does the handshake, control frames, fragments, violations and the closing.
 What it leaves to us is here: reassembly with a cap on fragments, a cap on pongs, silence after our close,
-and a reason for those whose messages are too long or whose handshake is no HTTP.
+and a reason, of our own table of errors, for those who break a rule or whose handshake is no HTTP.
 
 What makes up nearly all traffic, a whole masked text frame under 64 KiB between other whole frames, is
 unmasked here and never reaches it: 0.36 µs instead of 2.5. The stream is cut at frame boundaries for that,
@@ -17,7 +17,7 @@ try:
     from websockets.speedups import apply_mask
 except ImportError:  # a build of `websockets` without its C extension
     from websockets.utils import apply_mask
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
@@ -78,12 +78,36 @@ def frame_extent(data: bytes, index: int) -> tuple[int | None, int | None]:
     return header_end, header_end + length
 
 
+_VIOLATIONS = {
+    CloseCode.PROTOCOL_ERROR: "protocol_error",
+    CloseCode.INVALID_DATA: "bad_utf8",
+    CloseCode.MESSAGE_TOO_BIG: "message_too_large",
+}
+
+
+class _Protocol(ServerProtocol):
+    """One that says what is wrong before it closes, so that we can tell the peer in our own words."""
+
+    violation: EdgeError | None = None
+
+    def fail(self, code: CloseCode | int, reason: str = "") -> None:
+        """Keep what breaks RFC 6455; `cut` must follow, before anything more is received."""
+        if self.state is OPEN:
+            name = _VIOLATIONS.get(CloseCode(code), "internal")
+            self.violation = EdgeError(name, f"a frame breaks RFC 6455: {reason}")
+        else:
+            super().fail(code, reason)
+
+    def cut(self, code: int, reason: str) -> None:
+        """Close at once, and take what still comes for nothing."""
+        super().fail(code, reason)
+
+
 class WebSocket:
     """One connection's protocol state: in its handshake until `principal` is known."""
 
     __slots__ = (
         "_answer",
-        "_failed",
         "_fragment_bytes",
         "_fragments",
         "_limits",
@@ -91,20 +115,21 @@ class WebSocket:
         "_protocol",
         "_rest",
         "_silent",
+        "failure",
         "principal",
         "refused",
     )
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._protocol = ServerProtocol(max_size=limits.message_bytes_max, logger=_LOGGER)
+        self._protocol = _Protocol(max_size=limits.message_bytes_max, logger=_LOGGER)
         self._fragments: list[bytes] | None = None
         self._fragment_bytes = 0
         self._pings = 0
         self._rest = b""
         self._answer: bytes | None = None
-        self._failed = False
         self._silent = False
+        self.failure: EdgeError | None = None
         self.principal: Principal | None = None
         self.refused = False
 
@@ -122,9 +147,8 @@ class WebSocket:
     def receive(self, data: bytes) -> list[bytes]:
         """Take what came and return the text messages that are complete.
 
-        Raises:
-            EdgeError: message_too_large, binary_frame, too_many_fragments, rate_limited; the connection
-                should be cut, and nothing that comes later is read.
+        If `failure` is set afterwards, the connection must be cut once they are handled: protocol_error,
+        bad_utf8, message_too_large, binary_frame, too_many_fragments, rate_limited.
         """
         if not self.is_open:
             # Its answer to our close frame, and whatever else it had sent before it read that.
@@ -151,7 +175,11 @@ class WebSocket:
                 or self._fragments is not None
                 or length > self._limits.message_bytes_max
             ):
-                stop = self._pass_on(data, index, messages)
+                try:
+                    stop = self._pass_on(data, index, messages)
+                except EdgeError as error:
+                    self.failure = error
+                    break
                 if stop == index or not self.is_open:
                     break
             elif stop <= end:
@@ -163,7 +191,11 @@ class WebSocket:
         return messages
 
     def _pass_on(self, data: bytes, index: int, messages: list[bytes]) -> int:
-        """Give the frame at `index` to the protocol; return its end, or `index` if it is not all there."""
+        """Give the frame at `index` to the protocol; return its end, or `index` if it is not all there.
+
+        Raises:
+            EdgeError: whatever `failure` may be.
+        """
         header_end, stop = frame_extent(data, index)
         if header_end is None or stop is None:
             return index
@@ -177,6 +209,8 @@ class WebSocket:
         for event in self._protocol.events_received():
             assert isinstance(event, Frame)
             self._take(event, messages)
+        if self._protocol.violation is not None:
+            raise self._protocol.violation
         return min(stop, len(data))
 
     def _check_size(self, opcode: int, length: int) -> None:
@@ -191,7 +225,6 @@ class WebSocket:
             )
 
     def _refuse(self, code: str, message: str, **details: Any) -> NoReturn:
-        self._failed = True
         raise EdgeError(code, message, **details)
 
     def _take(self, frame: Frame, messages: list[bytes]) -> None:
@@ -239,9 +272,9 @@ class WebSocket:
     def close(self, code: int, reason: str) -> None:
         """Queue a close frame, unless the connection is closing already."""
         if self._protocol.state is OPEN:
-            if self._failed:
+            if self.failure is not None:
                 # The stream was left in the middle: what comes now is not to be taken for frames.
-                self._protocol.fail(code, reason)
+                self._protocol.cut(code, reason)
             else:
                 self._protocol.send_close(code, reason)
 

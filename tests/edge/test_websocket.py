@@ -6,7 +6,6 @@ from websockets.frames import Frame, Opcode
 from websockets.uri import parse_uri
 
 from edge.auth import Authenticator
-from edge.errors import EdgeError
 from edge.limits import Limits
 from edge.origin import OriginPolicy
 from edge.websocket import WebSocket, frame_extent, text_frame
@@ -55,31 +54,33 @@ def test_messages_come_out_whole_however_the_stream_is_cut(
     assert received == [payload for payload, _ in messages]
 
 
+def failure_of(websocket: WebSocket) -> str:
+    assert websocket.failure is not None
+    return websocket.failure.code
+
+
 @given(st.binary(max_size=300))
-def test_no_bytes_raise_anything_but_an_edge_error(data: bytes) -> None:
+def test_no_bytes_raise_anything(data: bytes) -> None:
     websocket = connected(Limits(message_bytes_max=1_000))
-    try:
+    for _ in range(2):
         websocket.receive(data)
-        websocket.receive(data)
-    except EdgeError:
-        pass
+        if websocket.failure is not None:
+            websocket.close(1002, websocket.failure.code)
     websocket.data_to_send()
 
 
 def test_a_frame_that_says_it_is_huge_is_refused_by_its_header_alone() -> None:
     for header in (b"\x81\xff" + (1 << 62).to_bytes(8, "big"), b"\x81\xfe\xff\xff"):
         websocket = connected(Limits(message_bytes_max=1_000))
-        with pytest.raises(EdgeError) as refused:
-            websocket.receive(header + b"mask")
-        assert refused.value.code == "message_too_large"
+        websocket.receive(header + b"mask")
+        assert failure_of(websocket) == "message_too_large"
 
 
 def test_fragments_that_add_up_to_too_much_are_refused_by_the_last_header() -> None:
     websocket = connected(Limits(message_bytes_max=1_000))
     websocket.receive(masked(Opcode.TEXT, b"x" * 600, fin=False))
-    with pytest.raises(EdgeError) as refused:
-        websocket.receive(masked(Opcode.CONT, b"x" * 401)[:8])
-    assert refused.value.code == "message_too_large"
+    websocket.receive(masked(Opcode.CONT, b"x" * 401)[:8])
+    assert failure_of(websocket) == "message_too_large"
 
 
 def test_no_pong_follows_a_close_frame() -> None:
@@ -95,9 +96,8 @@ def test_no_pong_follows_a_close_frame() -> None:
 def test_nothing_is_read_after_a_refusal_in_the_middle_of_a_frame() -> None:
     websocket = connected(Limits(message_bytes_max=1_000))
     header = masked(Opcode.TEXT, b"x" * 2_000)[:8]
-    with pytest.raises(EdgeError) as refused:
-        websocket.receive(header)
-    websocket.close(1009, refused.value.code)
+    websocket.receive(header)
+    websocket.close(1009, failure_of(websocket))
     assert websocket.data_to_send()[1:] == [b""]
     websocket.receive(masked(Opcode.PING, b"part of the message"))
     assert websocket.data_to_send() == []
@@ -106,10 +106,20 @@ def test_nothing_is_read_after_a_refusal_in_the_middle_of_a_frame() -> None:
 def test_too_many_fragments_are_refused() -> None:
     websocket = connected(Limits(fragments_max=10))
     websocket.receive(masked(Opcode.TEXT, b"", fin=False))
-    with pytest.raises(EdgeError) as refused:
-        for _ in range(10):
-            websocket.receive(masked(Opcode.CONT, b"", fin=False))
-    assert refused.value.code == "too_many_fragments"
+    for _ in range(9):
+        websocket.receive(masked(Opcode.CONT, b"", fin=False))
+    assert failure_of(websocket) == "too_many_fragments"
+
+
+def test_what_came_whole_before_a_violation_is_handed_over() -> None:
+    for wrong in (masked(Opcode.CONT, b"x"), masked(Opcode.BINARY, b"x")):
+        websocket = connected()
+        assert websocket.receive(masked(Opcode.TEXT, b"{}") + wrong) == [b"{}"]
+        assert websocket.is_open
+        code = failure_of(websocket)
+        websocket.close(1002, code)
+        close, end = websocket.data_to_send()
+        assert (close[2:], end) == (b"\x03\xea" + code.encode(), b"")
 
 
 @pytest.mark.parametrize("length", [0, 125, 126, 2_047, 2_048, 65_535, 65_536])
