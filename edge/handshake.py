@@ -11,7 +11,7 @@ A refusal is an HTTP response with a problem document, as on any other route.
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
-from urllib.parse import parse_qs
+from urllib.parse import parse_qsl
 
 from websockets.datastructures import Headers, MultipleValuesError
 from websockets.exceptions import SecurityError
@@ -42,7 +42,7 @@ def authorise_upgrade(request: Request, auth: Authenticator, origins: OriginPoli
 
     Raises:
         EdgeError: not_found, bad_handshake, host_not_allowed, origin_not_allowed,
-            unsupported_subprotocol, unauthorized, token_expired, invalid_field.
+            unsupported_subprotocol, unauthorized, token_expired, unknown_field, invalid_field.
     """
     path, _, query = request.path.partition("?")
     if path != WEBSOCKET_PATH:
@@ -53,12 +53,44 @@ def authorise_upgrade(request: Request, auth: Authenticator, origins: OriginPoli
     origins.check_origin(single_header(headers, "Origin"), host)
     subprotocol, token = _offered(headers)
     authorization = single_header(headers, "Authorization")
+    # Who may not come in at all is told so first, as over HTTP.
     if authorization is None and token is not None:
-        return Upgrade(auth.authenticate_credential(token), subprotocol)
-    users = parse_qs(query).get("user_id", [None])
-    if len(users) > 1:
-        raise EdgeError("invalid_field", "user_id stands more than once", field="user_id")
-    return Upgrade(auth.authenticate(authorization, user_id=users[0]), subprotocol)
+        principal = auth.authenticate_credential(token)
+    else:
+        principal = auth.authenticate(authorization)
+    user = _user_in(query, auth)
+    if principal.kind == "development":
+        principal = auth.authenticate(None, user_id=user)
+    return Upgrade(principal, subprotocol)
+
+
+def _user_in(query: str, auth: Authenticator) -> str | None:
+    """Return the user that a query names: the one parameter there is, and in development only.
+
+    Raises:
+        EdgeError: unknown_field, invalid_field.
+    """
+    user: str | None = None
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name == "access_token":
+            raise EdgeError(
+                "unknown_field",
+                "there is no parameter access_token here",
+                hint="send the token in Authorization, or as the subprotocol bearer.TOKEN",
+                field=name,
+            )
+        if name != "user_id":
+            raise EdgeError("unknown_field", f"there is no parameter {name}", field=name)
+        if not auth.development:
+            raise EdgeError(
+                "unknown_field",
+                "the credential says who is there; user_id is for development",
+                field=name,
+            )
+        if user is not None:
+            raise EdgeError("invalid_field", "user_id stands more than once", field=name)
+        user = value
+    return user
 
 
 def accept_upgrade(

@@ -107,6 +107,37 @@ def test_development_takes_the_user_from_the_query() -> None:
     assert error.value.code == "invalid_field"
 
 
+@pytest.mark.parametrize(
+    ("query", "code", "field"),
+    [
+        ("user_id=", "invalid_field", "user_id"),
+        ("user_id", "invalid_field", "user_id"),
+        ("user_id=a&user_id=a", "invalid_field", "user_id"),
+        ("userid=alice", "unknown_field", "userid"),
+        ("user_id=alice&foo=", "unknown_field", "foo"),
+        ("=1", "unknown_field", ""),
+        (f"access_token={TOKEN}", "unknown_field", "access_token"),
+    ],
+)
+def test_what_the_address_says_beside_the_user_is_refused_by_name(
+    query: str, code: str, field: str
+) -> None:
+    with pytest.raises(EdgeError) as error:
+        authorise_upgrade(parse(f"/v1/ws?{query}")[1], OPEN, DEVELOPMENT)
+    assert (error.value.code, error.value.details) == (code, {"field": field})
+
+
+def test_with_a_credential_the_address_names_nobody() -> None:
+    for headers in (
+        {"Authorization": f"Bearer {KEY}"},
+        {"Sec_WebSocket_Protocol": f"ringlog.v1, bearer.{TOKEN}"},
+    ):
+        assert refused(KEYED, path="/v1/ws?user_id=bob", **headers) == "unknown_field"
+        assert refused(KEYED, path="/v1/ws?foo=1", **headers) == "unknown_field"
+        upgrade = authorise_upgrade(parse("/v1/ws?", **headers)[1], KEYED, POLICY)
+        assert upgrade.principal.kind in {"secret", "user"}
+
+
 def answer(
     protocol: ServerProtocol, request: Request, auth: Authenticator = KEYED
 ) -> tuple[Principal | None, list[bytes]]:

@@ -130,15 +130,13 @@ def test_a_token_in_an_address_opens_event_streams_and_nothing_else(guarded: Gua
         assert raw.upgrade(f"access_token={token}").startswith(b"HTTP/1.1 401")
 
 
-def test_a_user_named_in_the_address_counts_for_nothing_with_keys(guarded: Guarded) -> None:
-    session = guarded.new_session()
+def test_with_keys_a_user_named_in_the_address_is_refused(guarded: Guarded) -> None:
     token = guarded.mint("carol")
     with open_raw(guarded.server.address) as raw:
         assert raw.upgrade("user_id=alice").startswith(b"HTTP/1.1 401")
     with open_raw(guarded.server.address) as raw:
-        raw.upgrade("user_id=alice", [f"Authorization: Bearer {token}"])
-        raw.send(frame(TEXT, b'{"type":"join","ref":"1","session":"%b"}' % session.encode()))
-        assert raw.outcome(answers=1).codes == ["session_not_found"]
+        head = raw.upgrade("user_id=alice", [f"Authorization: Bearer {token}"])
+        assert head.startswith(b"HTTP/1.1 400")
 
 
 def test_a_token_that_no_header_would_hold_is_not_minted(guarded: Guarded) -> None:
