@@ -446,7 +446,10 @@ def _disk_errors_named() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL_ERRNOS:
-            raise StorageFullError from error
+            raise StorageFullError(
+                f"the data directory's disk is full: {error}",
+                hint="free space on it, then start again",
+            ) from error
         raise LogPoisonedError(str(error)) from error
 
 

@@ -86,12 +86,21 @@ class StorageFullError(StorageError):
     code = "storage_full"
     hint = "free space on the data directory's disk; appends resume by themselves"
 
+    def __init__(
+        self, message: str = "the data directory's disk has no room for more", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint or self.hint
+
 
 class LogQueueFullError(StorageError):
     """More bytes wait for the disk than `queue_bytes_max` allows."""
 
     code = "backpressure"
     hint = "the disk is slower than the senders; retry after the given time"
+
+    def __init__(self) -> None:
+        super().__init__("too much waits for the disk")
 
 
 class DirectoryLockedError(StorageError):

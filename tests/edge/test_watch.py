@@ -73,6 +73,7 @@ async def test_a_full_disk_is_told_once_when_it_begins_and_once_when_it_ends(
         ("storage_full", "warning"),
         ("storage_free", "info"),
     ]
+    assert "no room" in lines[0]["reason"]
     assert lines[0]["hint"]
     assert 0 < lines[1]["seconds"] < 10
 

@@ -147,8 +147,10 @@ async def test_log_opens_on_a_full_disk_and_resumes_by_itself(
     directory.faults.capacity_bytes = 1000
     async with open_log(directory) as (log, _):
         assert log.statistics().full
-        with pytest.raises(StorageFullError):
+        with pytest.raises(StorageFullError) as refused:
             log.check_room(1)
+        assert "no room" in str(refused.value)
+        assert "resume by themselves" in refused.value.hint
         directory.faults.capacity_bytes = None
         await trio.sleep(1.5)
         log.check_room(1)
@@ -162,9 +164,12 @@ async def test_survivors_that_find_no_room_stop_the_start() -> None:
     async with open_log(directory) as (log, _):
         append(log, 100)
     directory.faults.capacity_bytes = 0
-    with pytest.raises(StorageFullError):
+    with pytest.raises(StorageFullError) as refused:
         async with open_log(directory, epoch=2):
             pytest.fail("it opened")
+    # Whoever reads this has a process that ended: nothing resumes by itself.
+    assert str(refused.value).startswith("the data directory's disk is full: ")
+    assert refused.value.hint == "free space on it, then start again"
     directory.faults.capacity_bytes = None
     async with open_log(directory, epoch=2) as (_, survivors):
         assert len(survivors) == 100
