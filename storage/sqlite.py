@@ -32,6 +32,9 @@ from storage.record import MessageRecord
 BUSY_SECONDS = 5.0
 """How long a writer waits for another process's transaction before the call fails."""
 
+OPEN_BUSY_SECONDS = 2.5
+"""The same while the file is being opened: a start that cannot be says so within five seconds, all in all."""
+
 READERS_MAX = 8
 """Connections that read at once, above the number of threads that the runtime reads with."""
 
@@ -88,6 +91,7 @@ class SqliteDialect:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._busy_seconds = OPEN_BUSY_SECONDS
         self.writer = self._engine(pool_size=1, begin="BEGIN IMMEDIATE")
         self.reader = self._engine(pool_size=READERS_MAX, begin=None)
 
@@ -107,7 +111,10 @@ class SqliteDialect:
             raise ArchiveUnavailableError(f"{self._path}: {error.strerror}", self.hint) from error
 
     def check(self) -> None:
-        """Check SQLite's version, and the settings that durability rests on."""
+        """Check SQLite's version, and the settings that durability rests on.
+
+        From here on a call waits for another process's transaction as long as any writer does.
+        """
         if sqlite3.sqlite_version_info < VERSION_MIN:
             wanted = ".".join(map(str, VERSION_MIN))
             raise ArchiveSettingsError("sqlite_version", sqlite3.sqlite_version, wanted)
@@ -116,6 +123,8 @@ class SqliteDialect:
                 found = str(connection.exec_driver_sql(f"PRAGMA {setting}").scalar_one())
                 if found != wanted:
                     raise ArchiveSettingsError(setting, found, wanted)
+            self._busy_seconds = BUSY_SECONDS
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
 
     def lock_migrations(self, connection: Connection) -> None:
         """Nothing to do: BEGIN IMMEDIATE has the lock."""
@@ -178,7 +187,7 @@ class SqliteDialect:
     def _connect(self) -> sqlite3.Connection:
         # Without an isolation level the driver begins nothing by itself.
         connection = sqlite3.connect(
-            self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            self._path, timeout=self._busy_seconds, isolation_level=None, check_same_thread=False
         )
         try:
             self._write_ahead(connection)
@@ -195,7 +204,7 @@ class SqliteDialect:
         SQLite's own timeout does not hold for this switch: of several processes that make it at once, all
         but one are told at once that the file is locked.
         """
-        give_up_at = time.monotonic() + BUSY_SECONDS
+        give_up_at = time.monotonic() + self._busy_seconds
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")

@@ -3,9 +3,11 @@
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,17 @@ def test_an_archive_that_is_no_database_is_named(tmp_path: Path) -> None:
     assert (
         f"{tmp_path}/junk.db: file is not a database; check that --archive or --data names" in line
     )
+
+
+def test_an_archive_that_another_program_holds_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "archive.db"
+    open_archive(f"sqlite:///{path}").close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        line = refused(f"--data={tmp_path}/data", f"--archive=sqlite:///{path}")
+
+    assert f"{path}: database is locked" in line
+    assert "no other program holds it" in line
 
 
 def test_an_archive_in_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:

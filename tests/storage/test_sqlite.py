@@ -90,6 +90,22 @@ def test_what_to_do_about_a_file_is_said_about_a_file(tmp_path: Path, path: Path
         assert "SQLite file" in refused.value.hint
 
 
+def test_opening_waits_less_for_another_process_than_writing_does(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    monkeypatch.setattr("storage.sqlite.OPEN_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("storage.sqlite.BUSY_SECONDS", 1_000.0)
+    archive = open_archive(f"sqlite:///{path}")
+    with archive._dialect.writer.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 1_000_000
+    archive.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for look in (open_archive, probe_archive):
+            with pytest.raises(ArchiveUnavailableError, match="locked"):
+                look(f"sqlite:///{path}")
+
+
 def test_while_another_process_writes_reads_go_on_and_writes_fail_in_time(
     monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
