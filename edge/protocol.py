@@ -148,7 +148,7 @@ def find_ref(data: bytes) -> bytes:
 # wherever it is, would make it a guess.
 _EARLY_REF = re.compile(
     rb'\s*\{\s*(?:"[a-z_]{1,16}"\s*:\s*(?:"(?:[^"\\]|\\.)*"|[-+.\w]{1,64})\s*,\s*)*?'
-    rb'"ref"\s*:\s*("[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]*))\s*[,}]',
+    rb'"ref"\s*:\s*("[^"\\\x00-\x1f]*"|-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*[,}]',
     re.DOTALL,
 )
 
@@ -158,7 +158,7 @@ def check_ref(ref: bytes) -> None:
     if len(ref) > REF_BYTES_MAX or ref[0] not in _REF_STARTS:
         raise EdgeError(
             "invalid_field",
-            f"ref must be a string or an integer of at most {REF_BYTES_MAX} bytes",
+            f"ref must be a string or a number of at most {REF_BYTES_MAX} bytes",
             field="ref",
         )
 

@@ -14,9 +14,14 @@ IDENTIFIER_LENGTH_MAX = 128
 
 KIND_LENGTH_MAX = 64
 
-is_identifier = re.compile(rf"[A-Za-z0-9._:@~+=|-]{{1,{IDENTIFIER_LENGTH_MAX}}}").fullmatch
+# `.` and `..` are steps in a path: HTTP clients take them out of an address before they send it.
+is_identifier = re.compile(
+    rf"(?!\.\.?\Z)[A-Za-z0-9._:@~+=|-]{{1,{IDENTIFIER_LENGTH_MAX}}}"
+).fullmatch
 is_kind = re.compile(rf"[A-Za-z0-9._:@~+=|-]{{1,{KIND_LENGTH_MAX}}}").fullmatch
-IDENTIFIER_RULE = f"1 to {IDENTIFIER_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
+IDENTIFIER_RULE = (
+    f"1 to {IDENTIFIER_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | - (but not . or ..)"
+)
 KIND_RULE = f"1 to {KIND_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
 
 _COUNTER_BITS = 48

@@ -23,7 +23,7 @@ from edge.http_bodies import (
 )
 from edge.http_server import KEEP_ALIVE_REQUESTS_MAX
 from edge.http_sessions import SESSIONS_DEFAULT
-from edge.limits import Limits
+from edge.limits import RESERVED_DESCRIPTORS, Limits
 from edge.openapi import describe
 from edge.protocol import (
     DEPTH_MAX,
@@ -130,6 +130,7 @@ def test_limits_in_the_text_are_those_of_the_code() -> None:
         f"1 to {limits.page_rows_max:,} | {SESSIONS_DEFAULT}",
         f"After {limits.idle_timeout_seconds:.0f} seconds of silence",
         f"takes nothing for {limits.stall_timeout_seconds:.0f} seconds",
+        f"open files less {RESERVED_DESCRIPTORS}:",
         f"comes every {limits.sse_keep_alive_seconds:.0f} seconds",
     ):
         assert text in PAGE, text

@@ -120,6 +120,8 @@ async def test_metadata_is_the_clients_own_bytes(http: HttpClient) -> None:
         (b'{"user_id":"a b"}', "invalid_field", "user_id"),
         (b'{"user_id":""}', "invalid_field", "user_id"),
         (b'{"user_id":"u","id":"a/b"}', "invalid_field", "id"),
+        (b'{"user_id":"u","id":".."}', "invalid_field", "id"),
+        (b'{"user_id":"."}', "invalid_field", "user_id"),
         (b'{"user_id":"u","members":["a b"]}', "invalid_field", "members"),
         (b'{"user_id":"u","members":"abc"}', "invalid_field", "members"),
     ],

@@ -96,6 +96,18 @@ def test_no_bytes_raise_anything_but_an_edge_error(data: bytes) -> None:
         json.loads(encode_refusal(error, find_ref(data)))
 
 
+@pytest.mark.parametrize("ref", [b'"a"', b"7", b"-1.5", b"2.50e+3", b"null"])
+def test_a_ref_is_a_string_or_any_number_and_kept_as_it_is_written(ref: bytes) -> None:
+    assert bytes(decode_request(b'{"type":"ping","ref":%b}' % ref).ref) == ref
+
+
+@pytest.mark.parametrize("ref", [b"true", b"[1]", b"{}", b"1" * 129])
+def test_a_ref_of_another_type_or_too_long_is_refused_as_documented(ref: bytes) -> None:
+    error = refusal(b'{"type":"ping","ref":%b}' % ref)
+    assert (error.code, error.details) == ("invalid_field", {"field": "ref"})
+    assert "a string or a number" in error.message
+
+
 def test_the_ref_of_a_bad_frame_is_found_where_it_can_be() -> None:
     assert find_ref(b'{"type":"nope","ref":"9"}') == b'"9"'
     assert find_ref(b'{"ref":') == b"null"
@@ -107,6 +119,7 @@ def test_the_ref_of_a_bad_frame_is_found_where_it_can_be() -> None:
     [
         (b'{"type":"send","ref":"9","session":"s","content":NaN}', b'"9"'),
         (b' { "ref" : -7 , "type":"send","content":{"a":"\\ud800"}}', b"-7"),
+        (b'{"ref":-1.50e+3,"content":NaN}', b"-1.50e+3"),
         (b'{"type":"send","content":-Infinity,"ref":"9"}', b'"9"'),
         (b'{"type":"send","content":"\\ud800 \\" ,\\"refs","ref":"9"}', b'"9"'),
         # It may not be a part of the content, and not be one of two.

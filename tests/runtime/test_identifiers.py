@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.identifiers import Stamper, format_time, is_identifier, is_kind, parse_time
+from runtime.identifiers import (
+    IDENTIFIER_RULE,
+    Stamper,
+    format_time,
+    is_identifier,
+    is_kind,
+    parse_time,
+)
 
 
 def test_ids_are_version_7_uuids_of_the_ticked_millisecond() -> None:
@@ -53,7 +60,9 @@ def test_times_are_written_as_rfc_3339_with_milliseconds() -> None:
     assert format_time(1_700_000_000_007) == "2023-11-14T22:13:20.007Z"
 
 
-@pytest.mark.parametrize("name", ["a", "auth0|77", "user@example.com", "x" * 128, "1:2~3+4=5"])
+@pytest.mark.parametrize(
+    "name", ["a", "auth0|77", "user@example.com", "x" * 128, "1:2~3+4=5", "...", "a.", ".a", "..a"]
+)
 def test_names_of_the_alphabet_are_taken(name: str) -> None:
     assert is_identifier(name)
 
@@ -62,3 +71,10 @@ def test_names_of_the_alphabet_are_taken(name: str) -> None:
 def test_names_that_would_need_escaping_are_not(name: str) -> None:
     assert not is_identifier(name)
     assert not is_kind(name)
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_names_that_clients_take_out_of_an_address_are_not(name: str) -> None:
+    assert not is_identifier(name)
+    assert is_kind(name)
+    assert "not . or .." in IDENTIFIER_RULE
