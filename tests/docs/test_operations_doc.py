@@ -6,6 +6,7 @@ from typing import Any
 import storage.errors
 from edge.cli.failure import ExitCode
 from edge.config import ClientConfig, Config, options
+from edge.limits import RESERVED_DESCRIPTORS
 from edge.metrics import SERIES, HistogramSeries
 from storage.errors import StorageError
 from tests.docs.markdown import plain, read_page, spans, table, tables
@@ -33,6 +34,10 @@ def test_the_options_of_commands_are_named() -> None:
     )
 
     assert spans(text) == list(options(ClientConfig))
+
+
+def test_the_files_that_are_no_connections_are_counted_as_the_code_does() -> None:
+    assert f"One for each connection and {RESERVED_DESCRIPTORS} more." in PAGE
 
 
 def test_every_exit_code_is_in_the_table() -> None:
