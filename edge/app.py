@@ -98,6 +98,8 @@ class _Border:
             # The framework's own answer: `Allow`, and a type of content that is not there.
             response.status_code = 204
             del response.headers["Content-Type"]
+        if response.status_code == 204:
+            del response.headers["Content-Length"]  # RFC 9110 §8.6
         origin = g.get("origin")
         if origin is not None:
             _allow_origin(response, origin)

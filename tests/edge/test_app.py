@@ -39,7 +39,7 @@ async def test_a_wrong_method_names_the_right_ones(http: HttpClient) -> None:
 async def test_options_without_an_origin_names_the_methods(http: HttpClient) -> None:
     answer = await http.request("OPTIONS", "/v1/sessions")
     assert (answer.status, answer.body) == (204, b"")
-    assert "content-type" not in answer.headers
+    assert not {"content-type", "content-length"} & set(answer.headers)
     assert {"GET", "POST"} <= set(answer.headers["allow"].split(", "))
 
 

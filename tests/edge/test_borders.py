@@ -101,7 +101,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
         assert [event for event in server.events() if event["level"] == "error"] == []
 
 
-HANDSHAKE = """GET /v1/ws?user_id=a HTTP/1.1\r
+HANDSHAKE = """GET /v1/ws HTTP/1.1\r
 Upgrade: websocket\r
 Connection: Upgrade\r
 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
