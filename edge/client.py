@@ -129,11 +129,13 @@ class Client:
         )
 
     def receive(self, data: bytes) -> None:
-        """Handle one text message.
+        """Handle one text message; nothing once the connection is gone.
 
         Raises:
             LogPoisonedError: the process must end.
         """
+        if self.closed:
+            return
         try:
             request = decode_request(data)
         except EdgeError as error:
@@ -162,11 +164,15 @@ class Client:
             if ready:
                 self._handle(request, server)
             else:
-                self._queues[session_id] = deque((request,))
-                self._waiting.append(session_id)
-                if self._activations < self._limits.activations_max:
-                    self._activations += 1
-                    self._node.start_soon(self._activate)
+                self._queue(session_id, request)
+
+    def _queue(self, session_id: str, request: Request) -> None:
+        """Begin a session's queue, and see to it that a task works it off."""
+        self._queues[session_id] = deque((request,))
+        self._waiting.append(session_id)
+        if self._activations < self._limits.activations_max:
+            self._activations += 1
+            self._node.start_soon(self._activate)
 
     def close(self) -> None:
         """The connection is gone: follow nothing, answer nobody."""
@@ -183,6 +189,12 @@ class Client:
         self._errors[problem.code] += 1
         self._transport.write_text(encode_error(problem))
         self._transport.close(problem.kind.close_code or CLOSE_POLICY, problem.code)
+
+    def _fail(self, error: Exception) -> None:
+        """Log a bug that this client met, tell it, and close."""
+        log.error("connection_failed", exc_info=error)
+        self.cut(EdgeError("internal", "something failed inside the server"))
+        self._transport.flush()
 
     # Requests.
 
@@ -320,17 +332,16 @@ class Client:
                 await self._work_off(session_id, self._queues[session_id])
         except LogPoisonedError:
             raise
-        except Exception:
-            # A bug that one client meets must not end the others: it is told, closed, and logged.
-            log.exception("connection_failed")
-            self.cut(EdgeError("internal", "something failed inside the server"))
-            self._transport.flush()
+        except Exception as error:  # noqa: BLE001 - a bug that one client meets ends nobody else
+            self._fail(error)
         finally:
             self._activations -= 1
 
     async def _work_off(self, session_id: str, queue: deque[Request]) -> None:
         while queue and not self.closed:
             request = queue[0]
+            # What was answered so far must not wait for the archive with it.
+            self._transport.flush()
             try:
                 server = await self._open(session_id, request)
             except LogPoisonedError:
@@ -436,6 +447,11 @@ class Client:
     async def wait_room(self) -> bool:
         """Wait until the peer has taken what was queued for it."""
         return await self._transport.wait_room()
+
+    def failed(self, tail: Tail, error: Exception) -> None:  # noqa: ARG002
+        """Close the connection, as after any bug that it met."""
+        if not self.closed:
+            self._fail(error)
 
     def ended(self, tail: Tail, error: SessionError) -> None:
         """Tell the peer that a session it follows is gone."""

@@ -30,7 +30,8 @@ from runtime.identifiers import (
     is_kind,
     parse_time,
 )
-from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics, open_node
+from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics
+from runtime.opening import open_node
 from runtime.replies import Ack, Reply, WaitingReply
 from runtime.server import SessionServer
 from runtime.session import check_cursor

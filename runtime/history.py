@@ -1,5 +1,6 @@
 """Pages of a session's messages: out of the archive and, above it, out of unflushed memory."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,7 @@ async def read_after(server: "SessionServer", after_seq: int, limit: int) -> Mes
         AheadOfLogError: the cursor is beyond the last message.
         ArchiveUnavailableError: part of the page is in the archive only, and it is away.
     """
-    head_seq = server.durable_seq
-    check_cursor(after_seq, head_seq)
+    check_cursor(after_seq, server.durable_seq)
     rows: list[tuple[int, bytes]] = []
     next_seq = after_seq + 1
     if next_seq < server.first_unflushed_seq:
@@ -38,9 +38,13 @@ async def read_after(server: "SessionServer", after_seq: int, limit: int) -> Mes
             server, after_seq, limit=limit, bytes_max=PAGE_BYTES_MAX
         )
         next_seq = rows[-1][0] + 1
+    size = sum(len(body) for _, body in rows)
     if len(rows) < limit and server.first_unflushed_seq <= next_seq <= server.durable_seq:
-        records = server.unflushed_from(next_seq, limit - len(rows))
-        rows += [(record.seq, record.body) for record in records]
+        for record in server.unflushed_from(next_seq, limit - len(rows)):
+            size += len(record.body)
+            if rows and size > PAGE_BYTES_MAX:
+                break
+            rows.append((record.seq, record.body))
     last_seq = rows[-1][0] if rows else after_seq
     head_seq = server.durable_seq
     return MessagePage([body for _, body in rows], head_seq, last_seq < head_seq)
@@ -52,13 +56,18 @@ async def read_before(server: "SessionServer", before_seq: int, limit: int) -> M
     Raises:
         ArchiveUnavailableError: part of the page is in the archive only, and it is away.
     """
-    # Seqs have no gaps, so the page's bounds are known before it is read.
+    # Seqs have no gaps, so the page's bounds are known before it is read. It is read forwards, in pieces, and
+    # what does not fit is dropped at its old end: never more than two pages are held.
     end = min(before_seq, server.durable_seq + 1)
-    start = max(1, end - limit)
-    bodies: list[bytes] = []
-    while start + len(bodies) < end:
-        page = await read_after(server, start + len(bodies) - 1, end - start - len(bodies))
-        if not page.bodies:
-            break
+    next_seq = max(1, end - limit)
+    bodies: deque[bytes] = deque()
+    size = 0
+    while next_seq < end:
+        page = await read_after(server, next_seq - 1, end - next_seq)
+        assert page.bodies
+        next_seq += len(page.bodies)
         bodies += page.bodies
-    return MessagePage(bodies, server.durable_seq, start > 1)
+        size += sum(map(len, page.bodies))
+        while size > PAGE_BYTES_MAX and len(bodies) > 1:
+            size -= len(bodies.popleft())
+    return MessagePage(list(bodies), server.durable_seq, end - len(bodies) > 1)

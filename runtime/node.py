@@ -1,16 +1,11 @@
 """A node: the sessions that are active here, over one commit log and one flusher.
 
-`open_node` recovers, then serves; everything it starts ends with its block. A node that is opened has
-flushed every record that its log held, so the archive alone describes a session that is not active.
-
-Order of start: lock the data directory → take an epoch → recover the log → flush the survivors → serve.
+`open_node` (in `runtime.opening`) makes one; everything it starts ends with its block. Every record that the
+log held was flushed before, so the archive alone describes a session that is not active.
 """
 
-import os
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -30,15 +25,12 @@ from storage import (
     ArchiveUnavailableError,
     CommitLog,
     CursorMismatchError,
-    Directory,
     Flusher,
     FlushOptions,
     LogOptions,
-    RealDirectory,
+    LogPoisonedError,
     Record,
     SessionSnapshot,
-    highest_epoch,
-    open_commit_log,
 )
 
 P = ParamSpec("P")
@@ -111,7 +103,7 @@ class Node:
         self.observe_ack: Callable[[float], None] = lambda _: None
         """Called after each batch with the seconds that its oldest message waited."""
         self.observe_sync: Callable[[float], None] = lambda _: None
-        """Called with the seconds of each fdatasync, in the thread that makes them."""
+        """Called with the seconds of each fdatasync."""
         self.log: CommitLog
         self.flusher: Flusher
         self.nursery: trio.Nursery
@@ -343,11 +335,12 @@ class Node:
     async def shutdown(self, flush_seconds: float) -> bool:
         """Take no new work, make durable what was accepted, flush for at most `flush_seconds`.
 
-        Returns whether everything is in the archive; what is not stays in the log for the next start.
+        Returns whether everything is in the archive. What is not, and is durable, stays in the log for the
+        next start; what a disk did not take in time was acknowledged to nobody.
         """
         self.stopping = True
-        await self.log.sync()
         with trio.move_on_after(flush_seconds) as scope:
+            await self.log.sync()
             await self.flusher.flush_all()
         return not scope.cancelled_caught
 
@@ -363,11 +356,11 @@ class Node:
             self.observe_ack(max(0.0, time.time() - oldest.record.at_ms / 1000))
 
     def synced(self, seconds: float) -> None:
-        """The log made an fdatasync; called in the thread that makes them."""
+        """The log made an fdatasync."""
         self.observe_sync(seconds)
 
     def flushed(self, records: Sequence[Record], cursor: int) -> None:
-        """The archive has committed these records: free them."""
+        """The archive has committed these records, and everything below `cursor`: free them."""
         active = self.active
         for record in records:
             # What recovery flushes belongs to sessions that are not active yet.
@@ -376,9 +369,24 @@ class Node:
                 server.flushed(record)
         self.log.release(cursor)
 
-    def reread(self, from_lsn: int, to_lsn: int) -> list[Record]:
-        """Read records back from the log, for an archive that went back (blocking)."""
-        return [decode_record(stored) for stored in self.log.read(from_lsn, to_lsn)]
+    def reread(self, from_lsn: int, to_lsn: int, bytes_max: int) -> list[Record]:
+        """Read records back from the log, for an archive that went back: at least one. Blocking.
+
+        Raises:
+            LogPoisonedError: the disk refused to read them.
+            StorageError: as `CommitLog.read`.
+        """
+        records: list[Record] = []
+        size = 0
+        try:
+            for stored in self.log.read(from_lsn, to_lsn):
+                size += len(stored.body)
+                if records and size > bytes_max:
+                    break
+                records.append(decode_record(stored))
+        except OSError as error:
+            raise LogPoisonedError(str(error)) from error
+        return records
 
     async def sweep(self) -> None:
         """Deactivate sessions that nobody used for `idle_seconds`, for ever."""
@@ -394,96 +402,3 @@ class Node:
     async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking read of the archive in one of `ARCHIVE_READERS_MAX` worker threads."""
         return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._readers)
-
-
-@asynccontextmanager
-async def open_node(
-    options: NodeOptions, archive: Archive, directory: Directory | None = None
-) -> AsyncIterator[Node]:
-    """Recover this data directory and serve its sessions until the block ends.
-
-    The log is in `data_dir/log`, or in a directory that the caller has opened and will close.
-
-    Raises:
-        StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
-            the block, if the log is poisoned or this node is fenced.
-    """
-    log_dir = options.data_dir / "log"
-    opened = _lock_directory(log_dir) if directory is None else nullcontext(directory)
-    async with opened as log_directory:
-        node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
-        node = Node(options, archive)
-        async with _serve_log(node, log_directory, node_id), trio.open_nursery() as node.nursery:
-            node.nursery.start_soon(node.sweep)
-            try:
-                yield node
-            finally:
-                node.ended = True
-                node.nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def _lock_directory(path: Path) -> AsyncIterator[Directory]:
-    """Open a directory, made if missing, and hold its lock until the block ends."""
-    directory = await trio.to_thread.run_sync(RealDirectory, path)
-    try:
-        yield directory
-    finally:
-        with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(directory.close)
-
-
-@asynccontextmanager
-async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> AsyncIterator[None]:
-    """Take an epoch, recover the log, flush what survived; then the node may serve."""
-    log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
-    ownership = await trio.to_thread.run_sync(
-        node.archive.begin_epoch, node_id.hex, node.durability, log_epoch
-    )
-    async with open_commit_log(
-        directory,
-        node_id=node_id.bytes,
-        epoch=ownership.epoch,
-        cursor=ownership.cursor,
-        options=node.options.log,
-        on_commit=node.committed,
-        on_sync_seconds=node.synced,
-    ) as (node.log, survivors):
-        node.flusher = Flusher(
-            node.archive,
-            node_id.hex,
-            ownership.epoch,
-            ownership.cursor,
-            on_flushed=node.flushed,
-            reread=node.reread,
-            options=node.options.flush,
-        )
-        node.push = node.flusher.push
-        node.flusher.extend([decode_record(stored) for stored in survivors])
-        survivors.clear()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.flusher.run)
-            await node.flusher.flush_all()
-            yield
-            nursery.cancel_scope.cancel()
-
-
-def _load_node_id(data_dir: Path) -> uuid.UUID:
-    """Return the identity of this data directory, made durable at its first start."""
-    path = data_dir / "node_id"
-    try:
-        return uuid.UUID(path.read_text().strip())
-    except FileNotFoundError:
-        node_id = uuid.uuid4()
-        draft = path.with_suffix(".tmp")
-        with draft.open("w") as file:
-            file.write(f"{node_id}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        folder = os.open(data_dir, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-        return node_id

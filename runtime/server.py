@@ -17,7 +17,7 @@ from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
 from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
 from runtime.replies import Reply
-from runtime.session import Session
+from runtime.session import Session, check_cursor
 from storage import MessageRecord, ReadRecord, RecordType, SessionRecord, record_prefix
 
 if TYPE_CHECKING:
@@ -159,12 +159,14 @@ class SessionServer:
             StorageError: as for `append`.
         """
         node = self.node
-        self.session.check_not_deleted()
-        node.admit(ENVELOPE_BYTES)
-        record = self.session.move_read_cursor(user_id, seq, self.durable_seq, node.stamper)
-        if record is None:
+        session = self.session
+        session.check_not_deleted()
+        check_cursor(seq, self.durable_seq)
+        if seq <= session.reads.get(user_id, 0):
             node.answer_when_durable(lambda: reply.done(ref))
             return
+        node.admit(ENVELOPE_BYTES)
+        record = session.move_read_cursor(user_id, seq, node.stamper)
         prefix = record_prefix(RecordType.READ, self.session.workspace)
         self._log(prefix, record.body, PendingRecord(self, record, reply, ref))
 
@@ -231,11 +233,16 @@ class SessionServer:
     def end_tails(self, record: SessionRecord) -> None:
         """End the tails of who may not read on, now that the session's new state is durable."""
         name = record.session
-        for tail in list(self.tails):
-            if record.state == "deleted":
-                tail.end(SessionDeletedError(name, record.user_id))
-            elif tail.reader not in {None, record.user_id, *record.members}:
-                tail.end(SessionNotFoundError(f"no session {name}", session=name))
+        error: SessionError
+        if record.state == "deleted":
+            ended = list(self.tails)
+            error = SessionDeletedError(name, record.user_id)
+        else:
+            readers = {None, record.user_id, *record.members}
+            ended = [tail for tail in self.tails if tail.reader not in readers]
+            error = SessionNotFoundError(f"no session {name}", session=name)
+        for tail in ended:
+            tail.end(error)
 
     # What memory holds until the archive does.
 

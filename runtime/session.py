@@ -104,17 +104,9 @@ class Session:
             body,
         )
 
-    def move_read_cursor(
-        self, user_id: str, seq: int, head_seq: int, stamper: Stamper
-    ) -> ReadRecord | None:
-        """Return the record of a read cursor that moved forward, or None if it was there already.
-
-        Raises:
-            AheadOfLogError: nobody can have read beyond `head_seq`.
-        """
-        check_cursor(seq, head_seq)
-        if seq <= self.reads.get(user_id, 0):
-            return None
+    def move_read_cursor(self, user_id: str, seq: int, stamper: Stamper) -> ReadRecord:
+        """Move a read cursor forward and return its record; from here on it must be logged."""
+        assert seq > self.reads.get(user_id, 0)
         self.reads[user_id] = seq
         name = self.info.session
         body = encode_read(name, user_id, seq, stamper.at)

@@ -47,6 +47,9 @@ class Sink(Protocol):
     def ended(self, tail: "Tail", error: SessionError) -> None:
         """The session is gone; no more messages come."""
 
+    def failed(self, tail: "Tail", error: Exception) -> None:
+        """A bug ended the tail: tell the reader, and log it."""
+
 
 class Tail:
     """One reader's position in one session: `next_seq` is what it gets next.
@@ -70,7 +73,7 @@ class Tail:
     def start(self) -> None:
         """Begin delivering: live at once where there is nothing to replay."""
         if not self._go_live():
-            self.server.node.start_soon(self._catch_up)
+            self.server.node.start_soon(self._run)
 
     def close(self) -> None:
         """Deliver nothing more."""
@@ -90,7 +93,7 @@ class Tail:
     def fall_behind(self) -> None:
         """Leave the live list and read on from `next_seq` when the sink has room."""
         del self.server.live[self]
-        self.server.node.start_soon(self._catch_up)
+        self.server.node.start_soon(self._run)
 
     def _go_live(self) -> bool:
         if self.next_seq <= self.server.durable_seq:
@@ -98,6 +101,13 @@ class Tail:
         assert self.next_seq == self.server.durable_seq + 1
         self.server.live[self] = None
         return True
+
+    async def _run(self) -> None:
+        try:
+            await self._catch_up()
+        except Exception as error:  # noqa: BLE001 - a bug that one reader meets ends nobody else
+            self.close()
+            self.sink.failed(self, error)
 
     async def _catch_up(self) -> None:
         limit = PAGE_MESSAGES_FIRST
@@ -149,7 +159,7 @@ class Follower:
     def __init__(self) -> None:
         self._bodies: deque[bytes] = deque()
         self._bytes = 0
-        self._error: SessionError | None = None
+        self._error: Exception | None = None
         self._changed = trio.Event()
         self._closed = False
 
@@ -173,6 +183,11 @@ class Follower:
 
     def ended(self, tail: Tail, error: SessionError) -> None:  # noqa: ARG002
         """Raise `error` in the reader once it has read what was delivered."""
+        self._error = error
+        self._wake()
+
+    def failed(self, tail: Tail, error: Exception) -> None:  # noqa: ARG002
+        """Raise `error` in the reader."""
         self._error = error
         self._wake()
 

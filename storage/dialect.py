@@ -68,6 +68,10 @@ class Dialect(Protocol):
         """Keep other processes out until the transaction ends."""
         ...
 
+    def allow_long(self, connection: Connection) -> None:
+        """Let the rest of the transaction take as long as it takes."""
+        ...
+
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
         """Insert rows that are all new, or fail."""
         ...

@@ -3,7 +3,8 @@
 It holds a queue whose head is the record at LSN `cursor`. A flush takes up to `rows_max` records
 from the head into one transaction, `interval_ms` after the oldest came at the latest. Only when
 the archive is known to have committed does the cursor move, and only then is `on_flushed` told,
-which frees them: so at every moment a record is in memory here or in the archive.
+which frees them: so at every moment a record is in memory here or in the archive. An archive that went
+back is told in the same way, with no records and the cursor that it was found at.
 
 What a failed flush leads to::
 
@@ -84,7 +85,7 @@ class Flusher:
         cursor: int,
         *,
         on_flushed: Callable[[Sequence[Record], int], None],
-        reread: Callable[[int, int], list[Record]],
+        reread: Callable[[int, int, int], list[Record]],
         options: FlushOptions = FlushOptions(),  # noqa: B008 - frozen
         run_sync: RunSync | None = None,
     ) -> None:
@@ -236,6 +237,8 @@ class Flusher:
                 return True
             if mismatch.found >= self.cursor:
                 raise
+            # What the archive lost must not be removed from the log meanwhile.
+            self._on_flushed((), mismatch.found)
             await self._run_sync(partial(self._flush_again, mismatch))
             return False
         return True
@@ -244,8 +247,8 @@ class Flusher:
         """Flush once more what a restored archive lost: a batch of it, out of the log."""
         from_lsn = mismatch.found
         to_lsn = min(from_lsn + self._options.rows_max, self.cursor)
-        records = self._reread(from_lsn, to_lsn)
-        if len(records) != to_lsn - from_lsn:
+        records = self._reread(from_lsn, to_lsn, self._options.bytes_max)
+        if not records:
             raise mismatch
         try:
             self._archive.flush(self.node_id, self._epoch, from_lsn, records)
@@ -267,7 +270,7 @@ class Flusher:
         A piece at a time, so that acknowledgements need not wait for all of it; and to its end even when
         cancelled, so that the cursor is the archive's again.
         """
-        for start in range(0, len(batch), FREE_ROWS):
+        for start in range(0, max(1, len(batch)), FREE_ROWS):
             if start:
                 await trio.lowlevel.cancel_shielded_checkpoint()
             piece = batch[start : start + FREE_ROWS]

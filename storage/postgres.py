@@ -152,20 +152,28 @@ class PostgresDialect:
             with self._connect() as connection:
                 connection.answer_seconds = PROBE_SECONDS
                 row = connection.execute(
-                    "SELECT current_setting('synchronous_commit'), pg_is_in_recovery()"
+                    "SELECT current_setting('synchronous_commit'), pg_is_in_recovery(),"
+                    " current_setting('server_encoding')"
                 ).fetchone()
         except psycopg.Error as error:
             raise ArchiveUnavailableError(self.reason(error)) from error
         assert row is not None
-        synchronous_commit, is_standby = row
+        synchronous_commit, is_standby, encoding = row
         if synchronous_commit != "on":
             raise ArchiveSettingsError("synchronous_commit", synchronous_commit, "on")
+        if encoding != "UTF8":
+            # Every message that it cannot represent would have to be set aside.
+            raise ArchiveSettingsError("server_encoding", encoding, "UTF8")
         if is_standby:
             raise ArchiveUnavailableError(f"{self._name()}: a standby, it cannot be written to")
 
     def lock_migrations(self, connection: Connection) -> None:
         """Keep other processes out until the transaction ends."""
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+
+    def allow_long(self, connection: Connection) -> None:
+        """Let the rest of the transaction take as long as it takes."""
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
         """Insert rows that are all new, or fail."""

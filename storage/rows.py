@@ -177,6 +177,8 @@ class RowWriter:
         connection.execute(self._drop_members, parameters)
         connection.execute(self._add_members, parameters)
         if any(record.state == "deleted" for record in records):
+            # A session of millions of messages would be begun anew after every time-out, for ever.
+            self._dialect.allow_long(connection)
             for erase in self._erase:
                 connection.execute(erase, parameters)
 

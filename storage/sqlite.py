@@ -129,6 +129,9 @@ class SqliteDialect:
     def lock_migrations(self, connection: Connection) -> None:
         """Nothing to do: BEGIN IMMEDIATE has the lock."""
 
+    def allow_long(self, connection: Connection) -> None:
+        """Nothing to do: no statement has a time limit."""
+
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
         """Insert rows that are all new, or fail."""
         for start in range(0, len(records), STATEMENT_ROWS_MAX):

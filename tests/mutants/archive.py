@@ -77,7 +77,7 @@ ARCHIVE_MUTANTS = (
     ),
     mutant(
         "an epoch is handed out again after the archive was restored",
-        "runtime/node.py",
+        "runtime/opening.py",
         "node_id.hex, node.durability, log_epoch",
         "node_id.hex, node.durability, 0 * log_epoch",
         NODE

@@ -92,7 +92,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "survivors are served before they are flushed",
-        "runtime/node.py",
+        "runtime/opening.py",
         "            await node.flusher.flush_all()\n            yield",
         "            yield",
         NODE + "test_what_is_acknowledged_is_replayed_after_a_restart",
@@ -135,10 +135,10 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "a user's read cursor moves back",
-        "runtime/session.py",
-        "        if seq <= self.reads.get(user_id, 0):",
-        "        if seq == self.reads.get(user_id, 0):",
-        SESSION + "test_a_read_cursor_only_moves_forward_and_never_beyond_the_head",
+        "runtime/server.py",
+        "        if seq <= session.reads.get(user_id, 0):",
+        "        if seq == session.reads.get(user_id, 0):",
+        NODE + "test_a_read_cursor_moves_forward_to_the_head_at_most_and_survives_a_restart",
     ),
     mutant(
         "unflushed memory has no bound",

@@ -122,6 +122,9 @@ class Reader:
             await self._changed.wait()
         return True
 
+    def failed(self, tail: Tail, error: Exception) -> None:
+        raise error
+
     def ended(self, tail: Tail, error: SessionError) -> None:
         raise AssertionError("nobody erased this session") from error
 

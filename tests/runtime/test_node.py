@@ -18,6 +18,7 @@ from runtime import (
     read_after,
     read_before,
 )
+from runtime.history import PAGE_BYTES_MAX
 from storage import ArchiveUnavailableError, RealDirectory, highest_epoch
 from tests.runtime.conftest import OpenNode
 from tests.storage.sql import run_sql
@@ -294,14 +295,46 @@ async def test_a_stopping_node_takes_no_work_and_flushes_what_it_took(
         assert node.not_ready() == ["shutting_down"]
 
 
-async def test_a_read_cursor_survives_a_restart(open_test_node: OpenNode) -> None:
+async def test_a_page_is_bounded_by_bytes_in_both_directions(open_test_node: OpenNode) -> None:
+    body_bytes, count = 200_000, 45
+    async with open_test_node() as node:
+        server = await make(node)
+        for flushed in (False, True):
+            for _ in range(0 if flushed else count):
+                await send(server, None, b'"%b"' % (b"x" * body_bytes)).wait_ack()
+            if flushed:
+                await flush(node)
+            after = await read_after(server, 0, 1_000)
+            before = await read_before(server, count + 1, 1_000)
+            for page in (after, before):
+                assert (
+                    PAGE_BYTES_MAX - 2 * body_bytes < sum(map(len, page.bodies)) <= PAGE_BYTES_MAX
+                )
+                assert page.has_more
+            assert json.loads(after.bodies[0])["seq"] == 1
+            assert json.loads(before.bodies[-1])["seq"] == count
+            seqs = [json.loads(body)["seq"] for body in before.bodies]
+            assert seqs == list(range(count + 1 - len(seqs), count + 1))
+            older = await read_before(server, seqs[0], 1_000)
+            assert json.loads(older.bodies[-1])["seq"] == seqs[0] - 1
+
+
+async def test_a_read_cursor_moves_forward_to_the_head_at_most_and_survives_a_restart(
+    open_test_node: OpenNode,
+) -> None:
     async with open_test_node() as node:
         server = await make(node)
         for _ in range(3):
             await node.append(server, sender="alice", content=b"1")
-        await node.mark_read(server, user="bob", seq=2)
-        await node.mark_read(server, user="bob", seq=1)
+        assert await node.mark_read(server, user="bob", seq=2) == 2
+        assert await node.mark_read(server, user="bob", seq=1) == 2
         with pytest.raises(AheadOfLogError):
             await node.mark_read(server, user="bob", seq=4)
+        # Where nothing is to be written, no room is needed.
+        node.stopping = True
+        assert await node.mark_read(server, user="bob", seq=2) == 2
+        with pytest.raises(ShuttingDownError):
+            await node.mark_read(server, user="bob", seq=3)
+        node.stopping = False
     async with open_test_node() as node:
         assert (await node.open(W, "s1")).reads == {"bob": 2}

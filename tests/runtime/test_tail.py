@@ -47,6 +47,9 @@ class SlowSink:
             await self._changed.wait()
         return True
 
+    def failed(self, tail: Tail, error: Exception) -> None:
+        raise error
+
     def ended(self, tail: Tail, error: SessionError) -> None:
         self.error = error
 
@@ -217,6 +220,34 @@ async def test_a_reader_finds_out_that_the_archive_went_back(
         Tail(server, sink, 0).start()
         await settle(node, sink, 5)
         assert sink.seqs == [1, 2, 3, 4, 5]
+
+
+class BrokenSink(SlowSink):
+    """Has a bug."""
+
+    failure: Exception | None = None
+
+    def deliver(self, tail: Tail, body: bytes) -> bool:
+        raise KeyError("a bug")
+
+    def failed(self, tail: Tail, error: Exception) -> None:
+        self.failure = error
+
+
+async def test_a_bug_that_one_reader_meets_ends_its_tail_and_nobody_elses(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 3)
+        broken, sink = BrokenSink(1), SlowSink(100)
+        Tail(server, broken, 0).start()
+        Tail(server, sink, 0).start()
+        await settle(node, sink, 3)
+        assert isinstance(broken.failure, KeyError)
+        await append(server, 1)
+        assert sink.seqs == [1, 2, 3, 4]
+        assert len(server.tails) == node.tails == 1
 
 
 async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None:

@@ -35,9 +35,12 @@ class FlushedLog:
         self.flushed += records
         self.cursors.append(cursor)
 
-    def reread(self, from_lsn: int, to_lsn: int) -> list[Record]:
+    def reread(self, from_lsn: int, to_lsn: int, bytes_max: int) -> list[Record]:
         self.rereads.append((from_lsn, to_lsn))
-        return self.records[from_lsn:to_lsn]
+        records = self.records[from_lsn:to_lsn]
+        while len(records) > 1 and sum(len(record.body) for record in records) > bytes_max:
+            records.pop()
+        return records
 
 
 def make_flusher(

@@ -4,10 +4,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from storage import ArchiveConflictError, CursorMismatchError, FencedError, Record
+from storage import (
+    ArchiveBehindLogError,
+    ArchiveConflictError,
+    CursorMismatchError,
+    FencedError,
+    FlushOptions,
+    Record,
+)
 from tests.contracts.archive import NODE
 from tests.fakes.archive import FakeArchive
-from tests.storage.archive_records import messages
+from tests.storage.archive_records import message, messages
 from tests.storage.flushing import FlushedLog, make_flusher, running, settle
 
 
@@ -43,10 +50,10 @@ async def test_an_archive_may_go_back_again_while_it_is_brought_up_to_date(
         archive.cursors[NODE] = cursor
         archive.rows = {key: body for key, body in archive.rows.items() if key[2] <= cursor}
 
-    def reread_late(from_lsn: int, to_lsn: int) -> list[Record]:
+    def reread_late(from_lsn: int, to_lsn: int, bytes_max: int) -> list[Record]:
         if len(log.rereads) == 1:
             go_back(3)
-        return reread(from_lsn, to_lsn)
+        return reread(from_lsn, to_lsn, bytes_max)
 
     log.reread = reread_late  # type: ignore[method-assign]
     flusher = make_flusher(archive, log)
@@ -82,17 +89,40 @@ async def test_a_doubted_cursor_is_compared_even_if_there_is_nothing_to_flush(
         assert log.flushed == log.records
 
 
+async def test_what_a_restored_archive_lost_is_kept_in_the_log_and_read_in_bounded_pieces(
+    autojump_clock: MockClock,
+) -> None:
+    archive, log = FakeArchive(), FlushedLog()
+    flusher = make_flusher(archive, log, FlushOptions(rows_max=10, bytes_max=100))
+    async with running(flusher):
+        flusher.extend([message(i + 1, body=b"x" * 40) for i in range(9)])
+        log.records = [message(i + 1, body=b"x" * 40) for i in range(9)]
+        await flusher.flush_all()
+        archive.cursors[NODE] = 3
+        archive.flushes.clear()
+        log.cursors.clear()
+        flusher.doubt_cursor()
+        await settle(1)
+    assert archive.flushes[:3] == [(3, 5), (5, 7), (7, 9)]
+    # The log is told how far the archive went back before anything is read from it.
+    assert log.cursors == [3, 5, 7, 9]
+
+
 async def test_it_ends_where_the_log_no_longer_has_what_a_restored_archive_lost(
     autojump_clock: MockClock,
 ) -> None:
     archive, log = FakeArchive(), FlushedLog()
+
+    def gone(from_lsn: int, to_lsn: int, bytes_max: int) -> list[Record]:
+        raise ArchiveBehindLogError(from_lsn, to_lsn)
+
+    log.reread = gone  # type: ignore[method-assign]
     flusher = make_flusher(archive, log)
-    with pytest.raises(CursorMismatchError):
+    with pytest.raises(ArchiveBehindLogError):
         async with running(flusher):
             flusher.extend(log.append(5))
             await flusher.flush_all()
             archive.cursors[NODE] = 2
-            log.records[2:4] = []
             flusher.extend(messages(6, 6))
             await settle(10)
     assert archive.read_cursor(NODE).cursor == 2

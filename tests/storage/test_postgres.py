@@ -1,5 +1,6 @@
 """What is PostgreSQL's own: COPY text, deadlines, connections that break, a server that restarts."""
 
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -32,7 +33,7 @@ from storage.postgres import (
 from tests.contracts.archive import NODE
 from tests.fakes.proxy import Cut, CuttingProxy, open_cutting_proxy
 from tests.postgres import PostgresServer, PrivatePostgresServer
-from tests.storage.archive_records import message, messages
+from tests.storage.archive_records import message, messages, session_row
 from tests.storage.flushing import FlushedLog, assert_archived, running
 from tests.storage.sql import run_sql
 
@@ -171,6 +172,38 @@ def test_a_database_that_would_not_commit_durably_is_refused(
     with pytest.raises(ArchiveSettingsError) as refusal:
         open_archive(postgres_url)
     assert "synchronous_commit=on" in refusal.value.hint
+
+
+def test_a_database_that_cannot_represent_every_message_is_refused(
+    postgres_server: PostgresServer,
+) -> None:
+    name = f"latin_{os.getpid()}"
+    postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1'")
+    try:
+        with pytest.raises(ArchiveSettingsError, match="server_encoding=LATIN1, but UTF8"):
+            open_archive(postgres_server.url(name))
+    finally:
+        postgres_server.drop_database(name)
+
+
+def test_erasing_a_session_may_take_longer_than_other_statements(
+    monkeypatch: pytest.MonkeyPatch, postgres_url: str
+) -> None:
+    monkeypatch.setitem(SERVER_SETTINGS, "statement_timeout", "200ms")
+    archive = open_archive(postgres_url)
+    try:
+        epoch = archive.begin_epoch(NODE, "local").epoch
+        archive.flush(NODE, epoch, 0, [session_row(), *messages(1, 5)])
+        run_sql(
+            postgres_url,
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END';"
+            "CREATE TRIGGER slow BEFORE DELETE ON messages EXECUTE FUNCTION slow()",
+        )
+        archive.flush(NODE, epoch, 6, [session_row(state="deleted", version=2)])
+        assert archive.read_messages("default", "s1") == []
+    finally:
+        archive.close()
 
 
 def test_a_port_where_nobody_listens_is_told_at_once() -> None:

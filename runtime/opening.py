@@ -1,0 +1,121 @@
+"""Opening a node: what happens between a data directory and the first request.
+
+Order of start: lock the data directory → take an epoch → recover the log → flush the survivors → serve.
+So a node that is open has flushed every record that its log held.
+"""
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+import trio
+
+from runtime.codec import decode_record
+from runtime.node import Node, NodeOptions
+from storage import (
+    Archive,
+    CorruptLogError,
+    Directory,
+    Flusher,
+    RealDirectory,
+    highest_epoch,
+    open_commit_log,
+)
+
+
+@asynccontextmanager
+async def open_node(
+    options: NodeOptions, archive: Archive, directory: Directory | None = None
+) -> AsyncIterator[Node]:
+    """Recover this data directory and serve its sessions until the block ends.
+
+    The log is in `data_dir/log`, or in a directory that the caller has opened and will close.
+
+    Raises:
+        StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
+            the block, if the log is poisoned or this node is fenced.
+    """
+    log_dir = options.data_dir / "log"
+    opened = _lock_directory(log_dir) if directory is None else nullcontext(directory)
+    async with opened as log_directory:
+        node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
+        node = Node(options, archive)
+        async with _serve_log(node, log_directory, node_id), trio.open_nursery() as node.nursery:
+            node.nursery.start_soon(node.sweep)
+            try:
+                yield node
+            finally:
+                node.ended = True
+                node.nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _lock_directory(path: Path) -> AsyncIterator[Directory]:
+    """Open a directory, made if missing, and hold its lock until the block ends."""
+    directory = await trio.to_thread.run_sync(RealDirectory, path)
+    try:
+        yield directory
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(directory.close)
+
+
+@asynccontextmanager
+async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> AsyncIterator[None]:
+    """Take an epoch, recover the log, flush what survived; then the node may serve."""
+    log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
+    ownership = await trio.to_thread.run_sync(
+        node.archive.begin_epoch, node_id.hex, node.durability, log_epoch
+    )
+    async with open_commit_log(
+        directory,
+        node_id=node_id.bytes,
+        epoch=ownership.epoch,
+        cursor=ownership.cursor,
+        options=node.options.log,
+        on_commit=node.committed,
+        on_sync_seconds=node.synced,
+    ) as (node.log, survivors):
+        node.flusher = Flusher(
+            node.archive,
+            node_id.hex,
+            ownership.epoch,
+            ownership.cursor,
+            on_flushed=node.flushed,
+            reread=node.reread,
+            options=node.options.flush,
+        )
+        node.push = node.flusher.push
+        node.flusher.extend([decode_record(stored) for stored in survivors])
+        survivors.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.flusher.run)
+            await node.flusher.flush_all()
+            yield
+            nursery.cancel_scope.cancel()
+
+
+def _load_node_id(data_dir: Path) -> uuid.UUID:
+    """Return the identity of this data directory, made durable at its first start."""
+    path = data_dir / "node_id"
+    try:
+        text = path.read_text().strip()
+        return uuid.UUID(text)
+    except ValueError:
+        raise CorruptLogError(str(path), 0, "it is no node id") from None
+    except FileNotFoundError:
+        node_id = uuid.uuid4()
+        draft = path.with_suffix(".tmp")
+        with draft.open("w") as file:
+            file.write(f"{node_id}\n")
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        folder = os.open(data_dir, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return node_id
