@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 # WebSocket close codes: RFC 6455 §7.4.1, and our own (44xx mirrors HTTP's 4xx).
-CLOSE_NORMAL = 1000
 CLOSE_PROTOCOL_ERROR = 1002
 CLOSE_UNSUPPORTED_DATA = 1003
 CLOSE_INVALID_DATA = 1007

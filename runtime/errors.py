@@ -63,13 +63,6 @@ class SessionDeletedError(SessionError):
         self.user_id = user_id
 
 
-class ForbiddenError(SessionError):
-    """The caller is known but may not do this."""
-
-    code = "forbidden"
-    hint = "ask a member of the session, or use a secret key with the right scope"
-
-
 class ConflictError(SessionError):
     """`expected_seq` or `expected_version` is not the present one."""
 

@@ -27,11 +27,6 @@ _recent_decoder = msgspec.json.Decoder(list[tuple[str, str | None, int, str, int
 _reads_decoder = msgspec.json.Decoder(dict[str, int])
 _members_decoder = msgspec.json.Decoder(tuple[str, ...])
 
-_SESSION_COLUMNS = (
-    "s.workspace, s.session, s.user_id, s.members, s.state, s.created_at_ms, s.updated_at_ms,"
-    " s.version, s.body"
-)
-
 # Each half is limited by itself: neither database would stop early in a union that it has to sort.
 _ROWS = """
     SELECT * FROM (

@@ -15,8 +15,8 @@ from storage.frame import FRAME_BYTES_MAX, MalformedError, SegmentHeader, decode
 from storage.record import StoredRecord
 from storage.recovery import (
     REWRITE_NAME,
+    LogEnd,
     Span,
-    Tail,
     check_chain,
     examine,
     judge_end,
@@ -61,7 +61,7 @@ class Report:
     segments: tuple[SegmentReport, ...]
     voided: tuple[str, ...]
     damage: tuple[Damage, ...]
-    torn: Tail | None
+    torn: LogEnd | None
     lsn_begin: int
     lsn_end: int
 
@@ -132,7 +132,7 @@ def verify(directory: Directory) -> Report:
     """Read the whole log and report all damage, with its exact place."""
     spans, voided, damage = _survey(directory)
     segments: list[SegmentReport] = []
-    torn: Tail | None = None
+    torn: LogEnd | None = None
     lsn_begin = lsn_end = spans[0].base if spans else 0
     before: SegmentReader | None = None
     for span in spans:

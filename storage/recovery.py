@@ -66,7 +66,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
+class LogEnd:
     """Where the valid frames of the last segment end, and how many torn bytes stand there."""
 
     name: str
@@ -82,7 +82,7 @@ class Findings:
     voided: tuple[str, ...]
     records: list[StoredRecord]
     next_lsn: int
-    tail: Tail | None
+    tail: LogEnd | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +235,7 @@ def check_chain(before: SegmentReader | None, reader: SegmentReader) -> None:
         raise CorruptLogError(reader.path, 0, f"it does not continue {before.name}")
 
 
-def judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) -> Tail:
+def judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) -> LogEnd:
     """Tell a clean end and a torn write from corruption: the table in this module's docstring.
 
     Raises:
@@ -245,11 +245,11 @@ def judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) 
         if next_lsn != span.end:
             reason = f"the records from LSN {next_lsn} to {span.end} are missing or damaged"
             raise CorruptLogError(reader.path, reader.offset, reason)
-        return Tail(span.name, reader.offset, 0)
+        return LogEnd(span.name, reader.offset, 0)
     damage_end = reader.damage_end()
     torn_bytes = damage_end - reader.offset
     if torn_bytes == 0:
-        return Tail(span.name, reader.offset, 0)
+        return LogEnd(span.name, reader.offset, 0)
     valid_at = reader.next_valid_frame(damage_end)
     if valid_at is not None:
         raise CorruptLogError(
@@ -265,7 +265,7 @@ def judge_end(reader: SegmentReader, span: Span, *, next_lsn: int, cursor: int) 
             reader.offset,
             f"damage at LSN {next_lsn}, below the flushed cursor {cursor}",
         )
-    return Tail(span.name, reader.offset, torn_bytes)
+    return LogEnd(span.name, reader.offset, torn_bytes)
 
 
 def _read_headers(
@@ -281,7 +281,7 @@ def _read_headers(
     return found
 
 
-def _keep_torn_bytes(directory: Directory, tail: Tail) -> None:
+def _keep_torn_bytes(directory: Directory, tail: LogEnd) -> None:
     """Copy the torn bytes beside the log, for whoever wants to know what they were."""
     with SegmentReader(directory, tail.name) as reader:
         torn = reader.read(tail.offset, tail.torn_bytes)
@@ -321,7 +321,7 @@ def write_sealed(
     return Span(writer.name, header, base_lsn, end, writer.offset), writer.chain_crc
 
 
-def _cut_tail(directory: Directory, tail: Tail) -> None:
+def _cut_tail(directory: Directory, tail: LogEnd) -> None:
     """Give back the zeros and torn bytes after the last valid frame, or a crash loop fills the disk."""
     file = directory.open(tail.name, writable=True)
     if file.size() > tail.offset:
