@@ -61,8 +61,8 @@ CONSTANTS = {
     "requests_per_connection_max": KEEP_ALIVE_REQUESTS_MAX,
 }
 
-# 1006 is what a client sees where no close frame came; nobody may send it.
-CLOSE_CODES_SEEN = {1006}
+# 1000 answers the client's own; 1006 is what a client sees where no close frame came, and nobody may send it.
+CLOSE_CODES_SEEN = {1000, 1006}
 
 REQUESTS: dict[str, Any] = {str(kind.__struct_config__.tag): kind for kind in get_args(Request)}
 
