@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +55,8 @@ class ServerOptions:
     """More options, by the name of the flag without its dashes."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More of its environment; directories in `PYTHONPATH` come before this checkout."""
+    prefix: Sequence[str] = ()
+    """The command that it is started with, as a tracer that leaves it its process id."""
 
 
 def sqlite_url(directory: Path) -> str:
@@ -69,7 +71,7 @@ class Server:
         self._options = options
         self._log = log
         self._process: trio.Process | None = None
-        self._port = _free_port()
+        self._port = free_port()
         self.url = f"ws://127.0.0.1:{self._port}/v1/ws"
 
     @property
@@ -82,6 +84,7 @@ class Server:
         """Start a process; it is not ready yet."""
         assert self._process is None
         command = [
+            *self._options.prefix,
             *_COMMAND,
             f"--listen=127.0.0.1:{self._port}",
             f"--data={self._options.directory / 'data'}",
@@ -252,7 +255,8 @@ def _environment(more: Mapping[str, str]) -> dict[str, str]:
     return inherited | dict(more) | {"PYTHONPATH": os.pathsep.join([*path, str(_REPOSITORY)])}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
     return port

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.postgres import PostgresServer, open_postgres
 from storage import Archive, open_archive
-from tests.postgres import PostgresServer, open_postgres
 
 
 @pytest.fixture(scope="session")

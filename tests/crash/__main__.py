@@ -11,9 +11,9 @@ import trio
 import typer
 
 from bench.checker import Kind
+from bench.postgres import open_postgres
 from bench.server import end_on_sigterm, sqlite_url
 from tests.crash.rounds import CrashOptions, CrashResult, run_crash
-from tests.postgres import open_postgres
 
 
 def main(

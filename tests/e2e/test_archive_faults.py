@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from bench.channel import user_url
+from bench.postgres import PostgresServer, PrivatePostgresServer
 from bench.server import Server, sqlite_url
 from tests.crash.rounds import Load, replay_session
 from tests.e2e.under_load import SESSION, more, run_under_load, until, until_readiness
 from tests.fakes.proxy import Cut, open_cutting_proxy
-from tests.postgres import PostgresServer, PrivatePostgresServer
 
 pytestmark = pytest.mark.timeout(120)
 

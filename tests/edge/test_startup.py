@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.postgres import PostgresServer
 from storage import open_archive
 from tests.edge.server_process import ROOT, server_process
-from tests.postgres import PostgresServer
 
 # The promise is five seconds; a machine that runs two test processes on two cores gets twice that.
 REFUSAL_SECONDS_MAX = 10.0

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from bench.postgres import PostgresServer
 from storage import ArchiveTooNewError, ArchiveUnavailableError, open_archive
 from storage.archive import probe_archive
 from storage.migrations import known_revisions, newest_revision
 from storage.schema import REVISION, metadata
-from tests.postgres import PostgresServer
 from tests.storage.sql import run_sql
 
 ROOT = Path(__file__).parents[2]

@@ -13,6 +13,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.postgres import PostgresServer, PrivatePostgresServer
 from storage import (
     Archive,
     ArchiveOwnedError,
@@ -32,7 +33,6 @@ from storage.postgres import (
 )
 from tests.contracts.archive import NODE
 from tests.fakes.proxy import Cut, CuttingProxy, open_cutting_proxy
-from tests.postgres import PostgresServer, PrivatePostgresServer
 from tests.storage.archive_records import message, messages, session_row
 from tests.storage.flushing import FlushedLog, assert_archived, running
 from tests.storage.sql import run_sql

@@ -1,7 +1,7 @@
 """A private PostgreSQL server for tests, demos and benchmarks: nothing shared, nothing left behind.
 
 It lives in a temporary directory of its own (in memory, if its settings do not ask for
-durability), listens on loopback, and dies with the thread that started it (`PR_SET_PDEATHSIG`),
+durability and nobody says where), listens on loopback, and dies with the thread that started it (`PR_SET_PDEATHSIG`),
 however that ends. PostgreSQL refuses to run as root, so root runs it as another user. Where the
 binaries come from, first found:
 
@@ -18,15 +18,18 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from bench.server import free_port
 
 START_SECONDS = 30.0
 STOP_SECONDS = 30.0
@@ -46,6 +49,14 @@ TEST_SETTINGS = {
     "log_min_messages": "panic",
     "log_min_error_statement": "panic",
 }
+
+DURABLE_SETTINGS = {
+    # Written out although they are the defaults: these are what a comparison is about.
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+}
+"""An acknowledged commit survives the loss of power, as far as the disk keeps its word."""
 
 
 class PostgresNotFoundError(Exception):
@@ -78,8 +89,6 @@ class PostgresServer:
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
         """Run one statement in autocommit and return its rows, if any."""
-        import psycopg
-
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
@@ -98,7 +107,7 @@ class PostgresServer:
     def terminate_connections(self, database: str) -> None:
         """End every connection to a database, as an operator would."""
         self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"  # noqa: S608 - a name of ours
             f" WHERE datname = '{database}' AND pid <> pg_backend_pid()"
         )
 
@@ -108,24 +117,43 @@ class PrivatePostgresServer(PostgresServer):
 
     restartable = True
 
-    def __init__(self, binaries: Path, directory: Path, settings: dict[str, str]) -> None:
-        super().__init__(f"postgresql://postgres@127.0.0.1:{_free_port()}/postgres")
+    def __init__(
+        self,
+        binaries: Path,
+        directory: Path,
+        settings: dict[str, str],
+        prefix: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres")
         self._binaries = binaries
         self._directory = directory
         self._settings = settings
+        self._prefix = prefix
         self._user = _server_user()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """The process that all others of this server are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def initialise(self) -> None:
-        """Make the data directory."""
+        """Make the data directory.
+
+        Raises:
+            RuntimeError: It cannot be made; the message says why.
+        """
         if self._user is not None:
             os.chown(self._directory, self._user.pw_uid, self._user.pw_gid)
-        command = [str(self._binaries / "initdb"), f"--pgdata={self._directory}/data", "--no-sync"]
+        command = [str(self._binaries / "initdb"), f"--pgdata={self._directory}/data"]
         command += ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
+        if self._settings.get("fsync") == "off":
+            command.append("--no-sync")
         with self._log().open("ab") as log:
-            subprocess.run(
+            made = subprocess.run(
                 command,
-                check=True,
+                check=False,
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -133,6 +161,8 @@ class PrivatePostgresServer(PostgresServer):
                 group=None if self._user is None else self._user.pw_gid,
                 extra_groups=None if self._user is None else [],
             )
+        if made.returncode != 0:
+            raise RuntimeError(f"initdb fails:\n{self._log().read_text()[-2000:]}")
 
     def start(self) -> None:
         """Start, and return when it answers. It dies with the thread that called this."""
@@ -142,7 +172,8 @@ class PrivatePostgresServer(PostgresServer):
             "port": str(self.port),
             "unix_socket_directories": str(self._directory),
         }
-        command = [str(self._binaries / "postgres"), "-D", str(self._directory / "data")]
+        command = [*self._prefix, str(self._binaries / "postgres")]
+        command += ["-D", str(self._directory / "data")]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log().open("ab") as log:
@@ -153,7 +184,7 @@ class PrivatePostgresServer(PostgresServer):
                 stderr=log,
                 cwd="/",
                 # One call into libc, prepared beforehand: nothing that another thread could hold.
-                preexec_fn=_die_with_parent,  # noqa: PLW1509
+                preexec_fn=end_with_parent,  # noqa: PLW1509
                 user=None if self._user is None else self._user.pw_uid,
                 group=None if self._user is None else self._user.pw_gid,
                 extra_groups=None if self._user is None else [],
@@ -173,8 +204,6 @@ class PrivatePostgresServer(PostgresServer):
             self.start()
 
     def _wait_ready(self) -> None:
-        import psycopg
-
         assert self._process is not None
         give_up_at = time.monotonic() + START_SECONDS
         while True:
@@ -206,13 +235,21 @@ def open_postgres(settings: dict[str, str] | None = None) -> Iterator[PostgresSe
 @contextmanager
 def open_private_postgres(
     settings: dict[str, str] | None = None,
+    *,
+    parent: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[PrivatePostgresServer]:
-    """Run a private server until the block ends; call it from a thread that lives that long."""
+    """Run a private server until the block ends; call it from a thread that lives that long.
+
+    `parent` is where its directory is made, `prefix` the command that it is started with, as a tracer.
+    When we are root, the server's own user must be able to reach `parent`.
+    """
     binaries = find_binaries()
     settings = TEST_SETTINGS if settings is None else settings
-    directory = Path(tempfile.mkdtemp(prefix="ringlog-pg-", dir=_parent_directory(settings)))
+    within = _parent_directory(settings) if parent is None else str(parent)
+    directory = Path(tempfile.mkdtemp(prefix="ringlog-pg-", dir=within))
     try:
-        server = PrivatePostgresServer(binaries, directory, settings)
+        server = PrivatePostgresServer(binaries, directory, settings, prefix)
         server.initialise()
         server.start()
         try:
@@ -255,20 +292,14 @@ def _server_user() -> pwd.struct_passwd | None:
 
 def _parent_directory(settings: dict[str, str]) -> str | None:
     """Return the file system in memory if it will do and has room, else None: the usual place."""
-    memory = Path("/dev/shm")
+    memory = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own and mode 700
     if settings.get("fsync") != "off" or not os.access(memory, os.W_OK):
         return None
     return str(memory) if shutil.disk_usage(memory).free > MEMORY_BYTES_MIN else None
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _die_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have the process that calls this end with the thread that forked it, however that ends."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
