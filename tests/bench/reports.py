@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from bench.environment import Environment, SyncLatency
 from bench.histogram import Histogram
@@ -28,6 +29,7 @@ PEERS = {
 }
 
 
+@cache
 def latencies(seed: int, *, median_ms: float, spread: float = 0.5, count: int = 5_000) -> Histogram:
     """Return waits with a long tail: a log-normal distribution."""
     source = random.Random(seed)
@@ -55,7 +57,6 @@ def report(
     rates: Sequence[float] = (14_000, 14_200, 13_900),
     *,
     scenario: str = "append",
-    server: str = "ringlog",
     acks: Sequence[Histogram] | None = None,
     figures: Sequence[Sequence[Figure]] | None = None,
     seconds: int = 30,
@@ -89,19 +90,19 @@ def report(
     made = make_report(
         scenario,
         rounds,
-        config={"server": server, "connections": 64} if config is None else config,
+        config={"connections": 64} if config is None else config,
         environment=environment,
     )
     made.beside = list(beside)
     return made
 
 
-def beside_peers(rates: dict[str, int] = PEERS) -> Report:
+def beside_peers() -> Report:
     """Return a report with seven others under the same load."""
     return report(
         beside=[
-            report((rate, rate * 1.1, rate * 0.95), server=name, verdict={}, seconds=5)
-            for name, rate in rates.items()
+            report((rate, rate * 1.1, rate * 0.95), scenario=name, verdict={}, seconds=5)
+            for name, rate in PEERS.items()
         ]
     )
 
