@@ -217,17 +217,24 @@ def _config_warnings(a: Mapping[str, object], b: Mapping[str, object]) -> list[s
     ]
 
 
-def _shown(config: Mapping[str, object], key: str) -> str:
-    return str(config[key]) if key in config else "no such key"
+def _shown(values: Mapping[str, object], key: str) -> str:
+    return str(values[key]) if key in values else "nothing"
 
 
 def _environment_warnings(a: Environment, b: Environment) -> list[str]:
-    names = [field.name for field in dataclasses.fields(Environment)]
+    facts_a, facts_b = _facts(a), _facts(b)
     return [
-        f"{name}: A ran on {getattr(a, name)}, B on {getattr(b, name)}"
-        for name in names
-        if name not in _EXPECTED_TO_DIFFER and getattr(a, name) != getattr(b, name)
+        f"{name}: A ran on {_shown(facts_a, name)}, B on {_shown(facts_b, name)}"
+        for name in dict.fromkeys((*facts_a, *facts_b))
+        if name not in _EXPECTED_TO_DIFFER and facts_a.get(name) != facts_b.get(name)
     ]
+
+
+def _facts(environment: Environment) -> dict[str, object]:
+    """Return what is known of a machine, each version by the name of what it is of."""
+    facts: dict[str, object] = dataclasses.asdict(environment) | environment.versions
+    del facts["versions"]
+    return facts
 
 
 def _sync_warnings(a: SyncLatency, b: SyncLatency) -> list[str]:

@@ -30,7 +30,7 @@ def _charts(scenario: str, reports: Mapping[str, Report]) -> dict[str, str | Non
         (report,) = reports.values()
         title = f"{scenario}: latency by percentile"
         charts["latency"] = draw_percentiles(title, report.latencies, [report])
-        charts["peers"] = draw_peers(f"{scenario}: the same load on other servers", report)
+        charts["beside"] = draw_peers(f"{scenario}: the same load on other servers", report)
         return charts
     for kind in dict.fromkeys(kind for report in reports.values() for kind in report.latencies):
         having = {name: report for name, report in reports.items() if kind in report.latencies}
@@ -40,7 +40,7 @@ def _charts(scenario: str, reports: Mapping[str, Report]) -> dict[str, str | Non
             list(having.values()),
         )
     for name, report in reports.items():
-        charts[f"peers-{_file_stem(name)}"] = draw_peers(
+        charts[f"beside-{_file_stem(name)}"] = draw_peers(
             f"{scenario}, {name}: the same load on other servers", report
         )
     return charts

@@ -17,6 +17,7 @@ ENVIRONMENT = Environment(
     python="3.11.7",
     commit="abc1234",
     load=0.1,
+    versions={"trio": "0.35"},
 )
 PEERS = {
     "bare server": 69_800,
@@ -107,6 +108,8 @@ def beside_peers() -> Report:
     )
 
 
-def at(environment: Environment = ENVIRONMENT, **changes: str | float) -> Environment:
+def at(
+    environment: Environment = ENVIRONMENT, **changes: str | float | dict[str, str]
+) -> Environment:
     """Return another machine, or another commit."""
     return replace(environment, **changes)  # type: ignore[arg-type]  # by name

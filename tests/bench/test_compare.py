@@ -139,14 +139,22 @@ def test_what_should_be_equal_and_is_not_is_named() -> None:
     here = report(config={"connections": 64, "url": None})
     there = report(
         config={"connections": 50, "bytes": 200},
-        environment=at(kernel="6.6.0", cores=8, commit="def5678", load=3.0),
+        environment=at(
+            kernel="6.6.0",
+            cores=8,
+            commit="def5678",
+            load=3.0,
+            versions={"trio": "0.36", "sqlite": "3.50"},
+        ),
     )
     assert compare_reports(here, there).warnings == [
         "config connections: A has 64, B has 50",
-        "config url: A has None, B has no such key",
-        "config bytes: A has no such key, B has 200",
+        "config url: A has None, B has nothing",
+        "config bytes: A has nothing, B has 200",
         "cores: A ran on 2, B on 8",
         "kernel: A ran on 6.1.0, B on 6.6.0",
+        "trio: A ran on 0.35, B on 0.36",
+        "sqlite: A ran on nothing, B on 3.50",
     ]
 
 

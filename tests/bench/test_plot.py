@@ -89,7 +89,7 @@ def test_a_report_alone_has_a_line_for_each_kind_of_waiting_and_its_peers() -> N
     assert set(draw_charts({"one": beside_peers()})) == {
         "append-rate.svg",
         "append-latency.svg",
-        "append-peers.svg",
+        "append-beside.svg",
     }
 
 
@@ -263,7 +263,7 @@ def test_a_report_has_one_colour_in_both_halves() -> None:
 
 
 def test_bars_are_as_long_as_their_rates_and_the_fastest_is_first() -> None:
-    chart = draw_charts({"one": beside_peers()})["append-peers.svg"]
+    chart = draw_charts({"one": beside_peers()})["append-beside.svg"]
     bars = [each for each in elements(chart, "rect") if "fill" in each.attrib["class"]]
     rates = sorted([*PEERS.values(), 14_000], reverse=True)
     widths = [number(bar, "width") for bar in bars]
@@ -274,7 +274,7 @@ def test_bars_are_as_long_as_their_rates_and_the_fastest_is_first() -> None:
 
 def test_each_server_has_its_name_its_rate_and_its_p99() -> None:
     made = beside_peers()
-    shown = texts(draw_charts({"one": made})["append-peers.svg"])
+    shown = texts(draw_charts({"one": made})["append-beside.svg"])
     for name, one in [("Ringlog", made), *((other.scenario, other) for other in made.beside)]:
         assert name in shown
         assert write_number(one.rate_per_second or 0) in shown
@@ -283,7 +283,7 @@ def test_each_server_has_its_name_its_rate_and_its_p99() -> None:
 
 def test_a_server_that_failed_has_no_bar_and_says_so() -> None:
     failed = report(scenario="loser", verdict={"lost": 1, "ok": False})
-    chart = draw_charts({"one": report(beside=[failed])})["append-peers.svg"]
+    chart = draw_charts({"one": report(beside=[failed])})["append-beside.svg"]
     assert len([each for each in elements(chart, "rect") if "fill" in each.attrib["class"]]) == 1
     assert {"loser", "failed its check: no rate", "–"} <= set(texts(chart))
 
@@ -409,7 +409,7 @@ def test_the_command_writes_charts_and_names_them(tmp_path: Path) -> None:
     code, out, _ = run(stored(tmp_path / "a.json", beside_peers()), "--output", str(output))
     assert code == 0
     assert [Path(line) for line in out.splitlines()] == [
-        output / name for name in ("append-rate.svg", "append-latency.svg", "append-peers.svg")
+        output / name for name in ("append-rate.svg", "append-latency.svg", "append-beside.svg")
     ]
     assert (output / "append-rate.svg").read_text() == draw_charts({"a": beside_peers()})[
         "append-rate.svg"
