@@ -11,7 +11,7 @@ from bench.plot import draw_charts
 
 def plot(
     reports: Annotated[
-        list[Path], typer.Argument(help="What --json wrote.", metavar="REPORT.json...")
+        list[Path], typer.Argument(help="What --json wrote.", metavar="REPORT.json")
     ],
     *,
     output: Annotated[Path, typer.Option(help="The directory for the SVG files.")] = Path(),

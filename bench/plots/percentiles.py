@@ -33,10 +33,11 @@ TOP, BOTTOM, HEIGHT = 96, 336, 392
 def draw_percentiles(
     title: str, latencies: Mapping[str, Latency], reports: Sequence[Report]
 ) -> str | None:
-    """Return a chart with a line for each latency, by its name; None if nobody waited."""
-    drawn = {name: (latency, _points(latency)) for name, latency in latencies.items()}
+    """Return a chart with a line for each latency, by its name; None if too few waited."""
     lines = [
-        Line(name, _note(latency), [points]) for name, (latency, points) in drawn.items() if points
+        Line(name, _note(latency), [points])
+        for name, latency in latencies.items()
+        if (points := _points(latency))
     ]
     if not lines:
         return None
@@ -44,8 +45,8 @@ def draw_percentiles(
         HEIGHT,
         title,
         machine(reports),
-        "Latency by percentile. "
-        + " ".join(f"{name}: {_note(latency)}." for name, (latency, _) in drawn.items()),
+        "Latency by percentile, of all rounds together. "
+        + " ".join(f"{line.name}: {line.note}." for line in lines),
     )
     everything = [point for line in lines for piece in line.pieces for point in piece]
     furthest = max(across for across, _ in everything)
@@ -76,5 +77,6 @@ def _nines(percent: float) -> float:
 
 
 def _note(latency: Latency) -> str:
-    medians = latency.median
-    return f"p99 {write_ms(medians['p99'])} · max {write_ms(medians['max'])}"
+    """Return what the line says at 99 %, and where it would end: all rounds together, as it is drawn."""
+    waits = dict(latency.curve)
+    return f"p99 {write_ms(waits[99])} · max {write_ms(waits[100])}"
