@@ -60,7 +60,10 @@ def compare(
     except VerdictError as error:
         give_up(error, EXIT_WORSE)
     if json is not None:
-        write_json(comparison, json)
+        try:
+            write_json(comparison, json)
+        except OSError as error:
+            give_up(f"{json}: {error.strerror or error}; give another file to --json")
     if str(json) != "-":
         print_comparison(comparison, Console(highlight=False))
     if fail_on_worse and comparison.count(Judgement.WORSE):

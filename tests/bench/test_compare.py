@@ -229,6 +229,13 @@ def test_json_on_stdout_is_all_there_is(tmp_path: Path) -> None:
     assert (code, rate["name"], rate["judgement"]) == (0, "rate", "better")
 
 
+def test_a_file_that_cannot_be_written_is_one_line_too(tmp_path: Path) -> None:
+    a = stored(tmp_path, "a.json", report())
+    code, out, err = run(a, a, "--json", str(tmp_path))
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "give another file to --json" in err
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [(None, "No such file"), (b"{", "not a report"), (b"{}", "not a report")],
