@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import msgspec
 
 from bench.checker import Replayed
-from bench.protocol import Error, Join, Joined, Message, Ok, decode_answer, encode
+from bench.protocol import Error, Join, Joined, Leave, Message, Ok, decode_answer, encode
 from bench.wire import CLOSE, PING, PONG, TEXT, FrameReader, WireError, client_frame, handshake
 
 RECEIVE_BYTES = 256 * 1024
@@ -93,6 +93,11 @@ class Channel:
                     yield answer.replayed()
                     if answer.seq >= joined.head_seq:
                         return
+
+    def leave(self, session: str) -> None:
+        """Follow a session no longer."""
+        self.send(Leave(ref="leave", session=session))
+        self.wait_for(Ok)
 
 
 def user_url(url: str, user: str) -> str:

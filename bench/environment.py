@@ -2,11 +2,13 @@
 
 import os
 import platform
+import sqlite3
 import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 PROBE_BYTES = 4096
@@ -14,6 +16,9 @@ PROBE_BYTES = 4096
 
 PROBE_SYNCS = 500
 """Enough for a p99 of five samples, and below a second on any disk worth measuring."""
+
+PACKAGES = ("trio", "msgspec", "websockets", "sqlalchemy", "psycopg")
+"""Those whose speed is part of ours."""
 
 _REPOSITORY = Path(__file__).parent.parent
 
@@ -30,6 +35,8 @@ class Environment:
     commit: str
     load: float
     """Runnable processes over the last minute, before the run: others on the same cores."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of what does the work beside our own code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ def read_environment(directory: Path) -> Environment:
         python=platform.python_version(),
         commit=_commit(),
         load=round(os.getloadavg()[0], 2),
+        versions={name: version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     )
 
 
@@ -67,18 +75,6 @@ def measure_sync_ms(directory: Path) -> SyncLatency:
             samples.append((time.perf_counter() - start) * 1000)
     cuts = statistics.quantiles(samples, n=100, method="inclusive")
     return SyncLatency(p50=round(cuts[49], 3), p99=round(cuts[98], 3))
-
-
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a process holds now."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _cpu_model() -> str:

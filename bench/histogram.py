@@ -11,6 +11,8 @@ layout of HdrHistogram, without its options.
 
 import math
 
+import msgspec
+
 PRECISION_BITS = 8
 """256 exact values, then an error of at most 1/128: finer than the noise of any run."""
 
@@ -22,12 +24,30 @@ _VALUE_MAX = (1 << VALUE_BITS_MAX) - 1
 _CELLS = ((VALUE_BITS_MAX - PRECISION_BITS) << _HALF_BITS) + (1 << PRECISION_BITS)
 
 
+class PackedHistogram(msgspec.Struct):
+    """A histogram on its way."""
+
+    cells: dict[int, int]
+    total: int
+    max: int
+
+
 class Histogram:
-    """Counts of recorded values, queried by percentile."""
+    """Counts of recorded values, queried by percentile; those that were packed, if any."""
 
     __slots__ = ("_counts", "count", "max", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, packed: PackedHistogram | None = None) -> None:
+        self.clear()
+        if packed is not None:
+            for cell, count in packed.cells.items():
+                self._counts[cell] = count
+            self.count = sum(packed.cells.values())
+            self.total = packed.total
+            self.max = packed.max
+
+    def clear(self) -> None:
+        """Forget everything."""
         self._counts = [0] * _CELLS
         self.count = 0
         self.total = 0
@@ -45,6 +65,18 @@ class Histogram:
             self._counts[value] += 1
         self.count += 1
         self.total += value
+
+    def add(self, other: "Histogram") -> None:
+        """Count everything that another one counted."""
+        self._counts = [own + more for own, more in zip(self._counts, other._counts, strict=True)]
+        self.count += other.count
+        self.total += other.total
+        self.max = max(self.max, other.max)
+
+    def pack(self) -> PackedHistogram:
+        """Return what goes from one process to another: only the cells that are in use."""
+        cells = {cell: count for cell, count in enumerate(self._counts) if count}
+        return PackedHistogram(cells=cells, total=self.total, max=self.max)
 
     def percentile(self, percent: float) -> int:
         """Return the largest value that its cell stands for, by nearest rank; 0 when empty."""

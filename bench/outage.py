@@ -14,7 +14,7 @@ from pathlib import Path
 
 import trio
 
-from bench.lag import LagProbe
+from bench.probe import Probe
 
 LOCK_SECONDS_MAX = 30.0
 """How long a flush that is under way is waited for."""
@@ -71,7 +71,7 @@ async def hold_archive(file: Path) -> AsyncIterator[None]:
         connection.close()
 
 
-async def wait_caught_up(probe: LagProbe) -> float:
+async def wait_caught_up(probe: Probe) -> float:
     """Return how many seconds it took until the archive had everything.
 
     Raises:

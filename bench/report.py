@@ -1,85 +1,205 @@
-"""What a run prints: a table for people on stdout, or JSON for the next program."""
+"""What a run found, in one form for every scenario: what is printed, stored, compared and plotted.
 
+A `Round` is one measurement on a fresh server. A `Report` is all rounds of a run: each figure with its
+value in every round, so that whoever compares two reports knows how much they vary by themselves.
+"""
+
+import enum
 import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from statistics import median
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
-from bench.demo import DemoResult
 from bench.environment import Environment, SyncLatency
+from bench.histogram import Histogram
 
-MIB = 1024 * 1024
+PERCENTS = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
+"""What reports carry of a latency, beside the longest."""
 
-BARE_NOTE = """\
-bare: takes frames, decodes, writes, syncs, answers. No sessions, no replay,
-no archive, no checks, so nothing to verify: a yardstick, not a product."""
+CURVE_PERCENTS = (
+    *(0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 96, 97, 98),
+    *(99, 99.25, 99.5, 99.75, 99.9, 99.95, 99.99, 99.995, 99.999, 100),
+)
+"""Where a latency is plotted: closer towards the end, which is what one looks for."""
 
 
-class BareReport(msgspec.Struct, kw_only=True):
-    """The bare server under the same load: a yardstick. It cannot replay, so it has no verdict."""
+class Better(enum.StrEnum):
+    """Which way a figure improves."""
 
+    HIGHER = "higher"
+    LOWER = "lower"
+    NEITHER = "neither"
+    """It explains other figures, and is no goal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One thing that was measured in one round."""
+
+    name: str
+    value: float
+    unit: str = ""
+    better: Better = Better.LOWER
+
+
+class Second(msgspec.Struct, kw_only=True):
+    """One second of a round."""
+
+    second: int
     rate_per_second: float
-    acked: int
-    ack_ms: dict[str, float]
-    fdatasync_ms: SyncLatency
-    server_cpu: float | None
-    server_rss_bytes: int | None
-    generator_cpu: float
+    ack_p50_ms: float = 0.0
+    ack_p99_ms: float = 0.0
+    """Both 0 if nothing was acknowledged."""
 
 
-class RoundReport(msgspec.Struct, kw_only=True):
-    """One round: what the medians were taken of."""
+@dataclass(slots=True)
+class Round:
+    """What one measurement gave."""
 
-    rate_per_second: float
-    bare_rate_per_second: float | None
+    sync: SyncLatency
+    figures: list[Figure] = field(default_factory=list)
+    latencies: dict[str, Histogram] = field(default_factory=dict)
+    """By what was waited for (`ack`, `delivery`, `replay`), in microseconds."""
+    acked: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    timeline: list[Second] = field(default_factory=list)
+    verdict: dict[str, bool | int] = field(default_factory=dict)
+    """Empty for what cannot replay and therefore has none."""
+    examples: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def figure(self, name: str) -> float:
+        """Return one of its figures, which it must have."""
+        return next(figure.value for figure in self.figures if figure.name == name)
 
 
-class AppendReport(msgspec.Struct, kw_only=True):
-    """The outcome of an append run; a run whose verdict failed has no rate.
+class Metric(msgspec.Struct, kw_only=True):
+    """A figure over all rounds."""
 
-    Of several rounds these are the medians. What was acknowledged, refused and found is that of all
-    rounds together, and so is the longest wait and what was seen of the flush lag.
+    name: str
+    unit: str
+    better: Better
+    values: list[float]
+    """One for each round."""
+
+    @property
+    def median(self) -> float:
+        """The value that stands for all."""
+        return median(self.values)
+
+
+class Latency(msgspec.Struct, kw_only=True):
+    """One kind of waiting over all rounds."""
+
+    count: int
+    rounds: list[dict[str, float]]
+    """p50, p90, p99, p999 and max of each round, in milliseconds."""
+    curve: list[tuple[float, float]]
+    """Percent and milliseconds, of all rounds together."""
+
+    @property
+    def median(self) -> dict[str, float]:
+        """The median of each percentile; the longest wait is that of all rounds."""
+        medians = {
+            name: round(median(each[name] for each in self.rounds), 3) for name in self.rounds[0]
+        }
+        return medians | {"max": max(each["max"] for each in self.rounds)}
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """The outcome of a run.
+
+    A run whose verdict failed has no rate and no metrics: how fast something was lost is of no interest.
     """
 
     scenario: str
     config: dict[str, str | int | float | bool | None]
     environment: Environment
     rate_per_second: float | None
+    """The median of the metric `rate`, if the scenario has one."""
     acked: int
     refused: dict[str, int]
-    ack_ms: dict[str, float]
+    ack_ms: dict[str, float] | None
+    delivery_ms: dict[str, float] | None
+    replay_ms: dict[str, float] | None
     fdatasync_ms: SyncLatency
-    server_cpu: float | None
-    server_rss_bytes: int | None
-    generator_cpu: float
-    flush_lag_s: dict[str, float] | None
-    flush_backlog_max: int | None
-    catch_up_s: float | None
+    metrics: list[Metric]
+    latencies: dict[str, Latency]
+    timeline: list[Second]
+    """Of the round with the median rate."""
     verdict: dict[str, bool | int]
     examples: list[str]
-    rounds: list[RoundReport]
-    bare: BareReport | None
-    ratio: float | None
+    warnings: list[str]
+    beside: "list[Report]" = []
+    """The same load on something else, in the same run."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise was kept, by all that gave one."""
+        return bool(self.verdict.get("ok", True)) and all(other.ok for other in self.beside)
+
+    def metric(self, name: str) -> Metric | None:
+        """Return the metric with this name, if there is one."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
 
 
-class MemoryReport(msgspec.Struct, kw_only=True):
-    """What idle things cost the server."""
-
-    scenario: str
-    environment: Environment
-    sessions: int
-    connections: int
-    start_rss_bytes: int
-    rss_bytes: int
-    session_bytes: float
-    connection_bytes: float
+RATE = "rate"
+"""The name of the figure that a scenario is about, if it is about a rate: something a second."""
 
 
-def progress(line: str) -> None:
-    """Say on stderr how far a run is."""
-    print(line, file=sys.stderr, flush=True)
+def make_report(
+    scenario: str,
+    rounds: Sequence[Round],
+    *,
+    config: dict[str, str | int | float | bool | None],
+    environment: Environment,
+) -> Report:
+    """Report all rounds of one run."""
+    verdict = merge_verdicts(each.verdict for each in rounds)
+    kept = verdict.get("ok", True)
+    metrics = _metrics(rounds) if kept else []
+    latencies = _latencies(rounds) if kept else {}
+    rates = [metric.median for metric in metrics if metric.name == RATE]
+    medians = {kind: latency.median for kind, latency in latencies.items()}
+    return Report(
+        scenario=scenario,
+        config=config,
+        environment=environment,
+        rate_per_second=rates[0] if rates else None,
+        acked=sum(each.acked for each in rounds),
+        refused=dict(sum((each.refused for each in rounds), Counter[str]())),
+        ack_ms=medians.get("ack"),
+        delivery_ms=medians.get("delivery"),
+        replay_ms=medians.get("replay"),
+        fdatasync_ms=_sync(rounds),
+        metrics=metrics,
+        latencies=latencies,
+        timeline=_middle(rounds).timeline if kept else [],
+        verdict=verdict,
+        examples=list(chain(*(each.examples for each in rounds))),
+        warnings=list(dict.fromkeys(chain(*(each.warnings for each in rounds)))),
+    )
+
+
+def summarise_ms(latency_us: Histogram) -> dict[str, float]:
+    """Return the percentiles that reports carry, in milliseconds."""
+    summary = {name: latency_us.percentile(percent) / 1000 for name, percent in PERCENTS.items()}
+    return summary | {"max": latency_us.max / 1000}
+
+
+def read_report(path: Path) -> Report:
+    """Return a report that `write_json` wrote.
+
+    Raises:
+        msgspec.DecodeError: It is no such file.
+        OSError: It cannot be read.
+    """
+    return msgspec.json.decode(path.read_bytes(), type=Report)
 
 
 def write_json(report: msgspec.Struct, path: Path) -> None:
@@ -87,129 +207,71 @@ def write_json(report: msgspec.Struct, path: Path) -> None:
     encoded = msgspec.json.format(msgspec.json.encode(report), indent=2)
     if str(path) == "-":
         sys.stdout.buffer.write(encoded + b"\n")
+        sys.stdout.flush()
     else:
         path.write_bytes(encoded + b"\n")
 
 
-def print_append(report: AppendReport) -> None:
-    """Print the figures, or what is wrong with them."""
-    console = Console()
-    if not report.verdict["ok"]:
-        _print_findings(console, report.verdict, report.examples)
-        return
-    ack, sync = report.ack_ms, report.fdatasync_ms
-    rows = {
-        "acknowledged": f"{report.rate_per_second:,.0f} /s",
-        "ack p50 · p90 · p99": f"{ack['p50']:.2f} · {ack['p90']:.2f} · {ack['p99']:.2f} ms",
-        "ack p99.9 · max": f"{ack['p999']:.2f} · {ack['max']:.2f} ms",
-        "fdatasync alone p50 · p99": f"{sync.p50:.2f} · {sync.p99:.2f} ms",
-        "server processor": _share(report.server_cpu),
-        "server memory": _mebibytes(report.server_rss_bytes),
-        "generator processor": _share(report.generator_cpu),
-        "refused": _counts(report.refused),
-        "flush lag p50 · p99 · max": _lag(report.flush_lag_s),
-        "largest flush backlog": _records(report.flush_backlog_max),
-        **_archive_rows(report),
-        "verified by replay": f"{report.acked:,} acknowledged: all there, once, in order, unchanged",
-        **_bare_rows(report),
-    }
-    _print_rows(console, rows)
-    if report.bare is not None:
-        console.print(BARE_NOTE, style="dim")
+def progress(line: str) -> None:
+    """Say on stderr how far a run is."""
+    print(line, file=sys.stderr, flush=True)
 
 
-def print_memory(report: MemoryReport) -> None:
-    """Print what one session and one connection cost."""
-    rows = {
-        "server at start": _mebibytes(report.start_rss_bytes),
-        f"with {report.sessions:,} active sessions and {report.connections:,} connections": (
-            _mebibytes(report.rss_bytes)
-        ),
-        "per active session": f"{report.session_bytes:,.0f} bytes",
-        "per idle joined connection": f"{report.connection_bytes:,.0f} bytes",
-    }
-    _print_rows(Console(), rows)
+def _metrics(rounds: Sequence[Round]) -> list[Metric]:
+    """Return each figure that every round has, in the order of the first."""
+    by_name = [{figure.name: figure for figure in each.figures} for each in rounds]
+    return [
+        Metric(
+            name=name,
+            unit=figure.unit,
+            better=figure.better,
+            values=[figures[name].value for figures in by_name],
+        )
+        for name, figure in by_name[0].items()
+        if all(name in figures for figures in by_name)
+    ]
 
 
-def print_demo(result: DemoResult) -> None:
-    """Print what was played, and whether the archive holds it."""
-    console = Console()
-    findings = result.findings
-    rate = result.messages / result.play_seconds
-    rows = {
-        "conversations": f"{result.conversations:,}",
-        "messages acknowledged": f"{result.messages:,} in {result.play_seconds:.1f} s ({rate:,.0f} /s)",
-        "kill -9": f"{result.kills}",
-        "connections lost and resumed": f"{result.reconnects}",
-        "messages in the archive": f"{result.archived:,}",
-    }
-    _print_rows(console, rows)
-    if findings.ok:
-        console.print("All there, in order, once, byte for byte.", style="bold green")
-    else:
-        _print_findings(console, findings.verdict(), findings.examples)
+def _latencies(rounds: Sequence[Round]) -> dict[str, Latency]:
+    kinds = [
+        kind for kind in rounds[0].latencies if all(each.latencies[kind].count for each in rounds)
+    ]
+    return {kind: _latency([each.latencies[kind] for each in rounds]) for kind in kinds}
 
 
-def _print_findings(console: Console, verdict: dict[str, bool | int], examples: list[str]) -> None:
-    console.print("The promise was broken.", style="bold red")
-    console.print({kind: count for kind, count in verdict.items() if count})
-    console.print("\n".join(examples), markup=False, highlight=False)
+def _latency(rounds: Sequence[Histogram]) -> Latency:
+    merged = Histogram()
+    for each in rounds:
+        merged.add(each)
+    return Latency(
+        count=merged.count,
+        rounds=[summarise_ms(each) for each in rounds],
+        curve=[(percent, merged.percentile(percent) / 1000) for percent in CURVE_PERCENTS],
+    )
 
 
-def _print_rows(console: Console, rows: dict[str, str]) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    console.print(table)
+def _middle(rounds: Sequence[Round]) -> Round:
+    """Return the round with the median rate; the lower of the two in the middle."""
+
+    def rate(each: Round) -> float:
+        return next((figure.value for figure in each.figures if figure.name == RATE), 0.0)
+
+    return sorted(rounds, key=rate)[(len(rounds) - 1) // 2]
 
 
-def _archive_rows(report: AppendReport) -> dict[str, str]:
-    if report.catch_up_s is None:
+def merge_verdicts(verdicts: Iterable[dict[str, bool | int]]) -> dict[str, bool | int]:
+    """Return one verdict on all: each kind of fault counted, and whether there was none."""
+    given = [verdict for verdict in verdicts if verdict]
+    if not given:
         return {}
-    return {
-        "archive held back": "it took nothing while this was measured",
-        "archive caught up": f"{report.catch_up_s:.1f} s after it was let go",
+    counts: dict[str, bool | int] = {
+        kind: sum(verdict[kind] for verdict in given) for kind in given[0]
     }
+    return counts | {"ok": all(verdict["ok"] for verdict in given)}
 
 
-def _bare_rows(report: AppendReport) -> dict[str, str]:
-    """Return the rounds if there are several, and the yardstick if there is one."""
-    rounds, bare = report.rounds, report.bare
-    rows = {}
-    if len(rounds) > 1:
-        rows["each round"] = " · ".join(f"{each.rate_per_second:,.0f}" for each in rounds) + " /s"
-    if bare is None:
-        return rows
-    ack = bare.ack_ms
-    rows["bare: acknowledged"] = f"{bare.rate_per_second:,.0f} /s"
-    rows["bare: ack p50 · p90 · p99"] = f"{ack['p50']:.2f} · {ack['p90']:.2f} · {ack['p99']:.2f} ms"
-    rows["bare: server processor"] = _share(bare.server_cpu)
-    if len(rounds) > 1:
-        rates = (f"{each.bare_rate_per_second:,.0f}" for each in rounds)
-        rows["bare: each round"] = " · ".join(rates) + " /s"
-    rows["ratio to bare"] = "none" if report.ratio is None else f"{report.ratio:.2f}"
-    return rows
-
-
-def _lag(lag: dict[str, float] | None) -> str:
-    if lag is None:
-        return "not known"
-    return f"{lag['p50']:.2f} · {lag['p99']:.2f} · {lag['max']:.2f} s"
-
-
-def _records(count: int | None) -> str:
-    return "not known" if count is None else f"{count:,} records"
-
-
-def _share(cpu: float | None) -> str:
-    return "not ours to measure" if cpu is None else f"{cpu:.2f} cores"
-
-
-def _mebibytes(size: int | None) -> str:
-    return "not ours to measure" if size is None else f"{size / MIB:,.0f} MiB"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count:,} {code}" for code, count in counts.items()) or "none"
+def _sync(rounds: Sequence[Round]) -> SyncLatency:
+    return SyncLatency(
+        p50=round(median(each.sync.p50 for each in rounds), 3),
+        p99=round(median(each.sync.p99 for each in rounds), 3),
+    )

@@ -1,20 +1,26 @@
-"""One connection under load: its session, and everything it sent and was told."""
+"""One connection under load: its sessions, and everything it sent and was told."""
 
 import time
 from array import array
+from collections.abc import Iterator
 
 import msgspec
 
-from bench.channel import RECEIVE_BYTES, Channel, user_url
-from bench.checker import Findings, Kind, SessionHistory
+from bench.channel import Channel, user_url
+from bench.checker import Kind, SessionHistory
 from bench.protocol import Create, Error, Join, Joined, Leave, Ok
-from bench.wire import CLOSE, PING, PONG, TEXT, WireError, client_frame
+from bench.stream import FrameStream
+from bench.tally import Tally
+from bench.wire import client_frame
 
 NUMBER_DIGITS = 10
-"""Fixed width, so that all frames of a connection have one length and one prebuilt head."""
+"""Fixed width, so that all frames of a session have one length and one prebuilt head."""
 
 CONTENT_BYTES_MIN = 48
 """Below this there is no room for the number that makes each content distinct."""
+
+SETUP_SESSIONS = 100
+"""Joined in one go: two requests each, well below what a connection may have waiting."""
 
 
 class _HotAck(msgspec.Struct, tag="ack", gc=False):
@@ -27,9 +33,10 @@ class _HotAck(msgspec.Struct, tag="ack", gc=False):
 
 
 class _HotMessage(msgspec.Struct, tag="message", gc=False):
-    """The field of a live message that is needed at speed."""
+    """The fields of a live message that are needed at speed."""
 
     seq: int
+    client_id: str
 
 
 _decode_hot = msgspec.json.Decoder(_HotAck | _HotMessage | Error).decode
@@ -41,114 +48,152 @@ def content_of(number: int, size: int) -> bytes:
     return head + b"x" * (size - len(head) - 2) + b'"}'
 
 
+def frame_template(session: str, content_bytes: int) -> bytes:
+    """Return a frame with three places for the message's number: ref, client_id, content."""
+    number = b"%010d"
+    content = content_of(0, content_bytes).replace(b"0" * NUMBER_DIGITS, number)
+    payload = (
+        b'{"type":"send","ref":"%s","session":"%s","client_id":"%s","kind":"text","content":%s}'
+    )
+    template = payload % (number, session.encode(), number, content)
+    example = template % (0, 0, 0)
+    head = client_frame(example)[: -len(example)]
+    return head.replace(b"%", b"%%") + template
+
+
 class Writer:
-    """One connection under load, its session, and everything it sent and was told."""
+    """One connection, and its sessions in turn: message n goes to session n modulo their number."""
 
     __slots__ = (
-        "_content_bytes", "_frame", "_pending", "_reader", "_socket", "acks", "fileno", "findings",
-        "live_seq", "refused", "sent", "session", "started", "user",
+        "_acked_ids", "_acked_numbers", "_acked_seqs", "_content_bytes", "_frames", "_live_seqs", "_tally",
+        "refused", "sent", "sessions", "started", "stream", "url", "user",
     )  # fmt: skip
 
     def __init__(
-        self, url: str, name: str, findings: Findings, *, content_bytes: int, joined: bool
+        self,
+        url: str,
+        name: str,
+        tally: Tally,
+        *,
+        content_bytes: int,
+        sessions: int = 1,
+        joined: bool = False,
     ) -> None:
-        self.session = name
         self.user = name
-        self.findings = findings
-        self.acks: list[_HotAck] = []
+        self.url = user_url(url, name)
+        self.sessions = [name if sessions == 1 else f"{name}-{n}" for n in range(sessions)]
         self.started = array("d")
+        """By number: the moment from which its latency counts."""
         self.sent = 0
         self.refused: list[Error] = []
-        self.live_seq = 0 if joined else None
+        self._tally = tally
         self._content_bytes = content_bytes
-        self._frame = self._frame_template()
-        self._pending = b""
-        channel = Channel(user_url(url, self.user))
-        channel.send(Join(ref="j", session=self.session, create=Create(user_id=self.user)))
-        channel.wait_for(Joined)
-        if not joined:
-            channel.send(Leave(ref="l", session=self.session))
-            channel.wait_for(Ok)
-        self._reader = channel.reader
-        self._socket = channel.socket
-        self._socket.settimeout(0)
-        self.fileno = self._socket.fileno()
+        self._frames = [frame_template(session, content_bytes) for session in self.sessions]
+        # As columns: a run may have ten million of them.
+        self._acked_numbers = array("q")
+        self._acked_seqs = array("q")
+        self._acked_ids: list[str] = []
+        self._live_seqs = [0] * sessions if joined else None
+        self.stream = self._set_up(joined=joined)
 
-    def _frame_template(self) -> bytes:
-        number = b"%010d"
-        content = content_of(0, self._content_bytes).replace(b"0" * NUMBER_DIGITS, number)
-        payload = (
-            b'{"type":"send","ref":"%s","session":"%s","client_id":"%s","kind":"text","content":%s}'
-        )
-        template = payload % (number, self.session.encode(), number, content)
-        head = client_frame(template % (0, 0, 0))[: -len(template % (0, 0, 0))]
-        return head.replace(b"%", b"%%") + template
+    def _set_up(self, *, joined: bool) -> FrameStream:
+        channel = Channel(self.url)
+        create = Create(user_id=self.user)
+        for first in range(0, len(self.sessions), SETUP_SESSIONS):
+            batch = self.sessions[first : first + SETUP_SESSIONS]
+            channel.send(*(Join(ref="j", session=session, create=create) for session in batch))
+            for _ in batch:
+                channel.wait_for(Joined)
+            if not joined:
+                channel.send(*(Leave(ref="l", session=session) for session in batch))
+                for _ in batch:
+                    channel.wait_for(Ok)
+        return FrameStream(channel.socket, channel.reader, self.user)
+
+    @property
+    def acked(self) -> int:
+        """How many messages have an answer that is not a refusal."""
+        return len(self._acked_seqs)
 
     def send(self, count: int) -> None:
-        """Put `count` new messages on their way in one write."""
-        if count == 0:
-            return
-        frame = self._frame
-        first = self.sent
+        """Put `count` new messages on their way, in one write; latencies count from now."""
+        if count:
+            out = self._take(count)
+            self.started.extend([time.perf_counter()] * count)
+            self.stream.write(out)
+
+    def send_due(self, due: list[float]) -> None:
+        """Put a new message on its way for each moment at which one was due, in one write."""
+        out = self._take(len(due))
+        self.started.extend(due)
+        self.stream.write(out)
+
+    def _take(self, count: int) -> bytes:
+        frames, first = self._frames, self.sent
         self.sent = last = first + count
-        out = self._pending + b"".join([frame % (n, n, n) for n in range(first, last)])
-        now = time.perf_counter()
-        self.started.extend([now] * count)
-        self._write(out)
+        if len(frames) == 1:
+            frame = frames[0]
+            return b"".join([frame % (n, n, n) for n in range(first, last)])
+        return b"".join([frames[n % len(frames)] % (n, n, n) for n in range(first, last)])
 
-    def _write(self, out: bytes) -> None:
-        try:
-            written = self._socket.send(out)
-        except BlockingIOError:
-            written = 0
-        self._pending = out[written:]
+    def read(self) -> int:
+        """Read what has arrived, record latencies, and return how many messages were acknowledged."""
+        record = self._tally.now["ack"].record
+        numbers, seqs, ids = self._acked_numbers, self._acked_seqs, self._acked_ids
+        started, stream = self.started, self.stream
+        before = len(seqs)
+        for payload in stream.read():
+            answer = _decode_hot(payload)
+            if type(answer) is _HotAck:
+                number = int(answer.ref)
+                numbers.append(number)
+                seqs.append(answer.seq)
+                ids.append(answer.id)
+                record(int((stream.read_at - started[number]) * 1e6))
+            elif type(answer) is _HotMessage:
+                self._see_live(answer)
+            elif type(answer) is Error:
+                self.refused.append(answer)
+        return len(seqs) - before
 
-    def receive(self) -> tuple[float, list[_HotAck]]:
-        """Read what has arrived and return when, and the acks in it."""
-        try:
-            data = self._socket.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return 0.0, []
-        if not data:
-            raise WireError(f"{self.session}: the server hung up")
-        now = time.perf_counter()
-        if self._pending:
-            self._write(self._pending)
-        acks: list[_HotAck] = []
-        for opcode, payload in self._reader.feed(data):
-            if opcode == TEXT:
-                answer = _decode_hot(payload)
-                if type(answer) is _HotAck:
-                    acks.append(answer)
-                elif type(answer) is _HotMessage:
-                    self._see_live(answer.seq)
-                elif isinstance(answer, Error):
-                    self.refused.append(answer)
-            elif opcode == PING:
-                self._write(self._pending + client_frame(payload, PONG))
-            elif opcode == CLOSE:
-                raise WireError(f"{self.session}: the server closed: {payload!r}")
-        self.acks += acks
-        return now, acks
+    def _see_live(self, message: _HotMessage) -> None:
+        number = int(message.client_id)
+        place = number % len(self.sessions)
+        seen = -1 if self._live_seqs is None else self._live_seqs[place]
+        if self._live_seqs is None or message.seq != seen + 1:
+            detail = f"the sender at live seq {seen} was shown {message.seq}"
+            self._tally.findings.add(Kind.REORDERED, self.sessions[place], detail)
+            return
+        self._live_seqs[place] = message.seq
+        waited = self.stream.read_at - self.started[number]
+        self._tally.now["delivery"].record(int(waited * 1e6))
 
-    def _see_live(self, seq: int) -> None:
-        if self.live_seq is None or seq != self.live_seq + 1:
-            detail = f"the sender at live seq {self.live_seq} was shown {seq}"
-            self.findings.add(Kind.REORDERED, self.session, detail)
-        self.live_seq = seq
+    def histories(self) -> Iterator[SessionHistory]:
+        """Yield what the checker compares with a replay, session by session."""
+        count = len(self.sessions)
+        acks: list[list[int]] = [[] for _ in self.sessions]
+        for place, number in enumerate(self._acked_numbers):
+            acks[number % count].append(place)
+        for at, session in enumerate(self.sessions):
+            history = SessionHistory(session, self._tally.findings)
+            for number in range(at, self.sent, count):
+                history.send(self._key(number), content_of(number, self._content_bytes))
+            for place in acks[at]:
+                key = self._key(self._acked_numbers[place])
+                history.acknowledge(key, self._acked_seqs[place], self._acked_ids[place])
+            if self._live_seqs is not None and self._live_seqs[at] != len(acks[at]):
+                detail = f"{len(acks[at])} acknowledged, live messages end at {self._live_seqs[at]}"
+                self._tally.findings.add(Kind.LOST, session, detail)
+            yield history
 
-    def history(self) -> SessionHistory:
-        """Return what the checker compares with a replay."""
-        history = SessionHistory(self.session, self.findings)
-        for number in range(self.sent):
-            history.send((self.user, f"{number:010}"), content_of(number, self._content_bytes))
-        for ack in self.acks:
-            history.acknowledge((self.user, ack.client_id), ack.seq, ack.id)
-        if self.live_seq is not None and self.live_seq != len(self.acks):
-            detail = f"{len(self.acks)} acknowledged, live messages end at {self.live_seq}"
-            self.findings.add(Kind.LOST, self.session, detail)
-        return history
+    def _key(self, number: int) -> tuple[str, str]:
+        return self.user, f"{number:010}"
 
-    def close(self) -> None:
-        """Hang up."""
-        self._socket.close()
+    def check_replays(self) -> None:
+        """Hang up, and compare a replay of each session with what was acknowledged."""
+        self.stream.close()
+        channel = Channel(self.url)
+        for history in self.histories():
+            history.check(channel.replay(history.session))
+            channel.leave(history.session)
+        channel.socket.close()

@@ -4,86 +4,88 @@ With a yardstick if asked: the bare server (`bench/bare.py`) in turn with the re
 from the same generator. And with the archive held back if asked, as in an outage (`bench/outage.py`).
 """
 
-import resource
-import secrets
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
-import msgspec
-
-from bench.environment import SyncLatency, measure_sync_ms, read_environment
-from bench.generator import Plan
-from bench.measurement import Measured, measure, open_bare
+from bench.environment import measure_sync_ms
+from bench.loads.append import AppendPlan
+from bench.measurement import Watched, measure, open_bare
 from bench.outage import archive_file, unflushed_bytes_max
-from bench.report import AppendReport, progress
-from bench.rounds import report_rounds
-from bench.server import ServerOptions, open_server, sqlite_url
-
-WARMUP_SECONDS = 1.0
-"""Until every connection has its window full and the interpreter has specialised the hot code."""
+from bench.report import RATE, Better, Figure, Report, Round, make_report, progress
+from bench.scenarios.run import (
+    OptionsError,
+    RunOptions,
+    Target,
+    fresh_directory,
+    run_rounds,
+)
 
 ROUNDS_BESIDE_BARE = 3
 """Enough for a median, so that one disturbed round decides nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppendOptions:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppendOptions(RunOptions):
     """What to run, as it was resolved."""
 
     connections: int
-    in_flight: int
+    in_flight: int = 1
     seconds: float
-    content_bytes: int
-    joined: bool
-    directory: Path
-    url: str | None = None
-    archive: str | None = None
+    content_bytes: int = 200
+    sessions: int | None = None
+    """Altogether; one for each connection if None."""
+    messages_max: int | None = None
+    per_second: float | None = None
+    """Open loop, at this rate."""
+    generators: int = 1
+    joined: bool = False
     beside_bare: bool = False
     archive_down: bool = False
-    rounds: int = 1
 
 
-class OptionsError(Exception):
-    """These options do not go together."""
-
-
-async def run_append(options: AppendOptions) -> AppendReport:
+async def run_append(options: AppendOptions, scenario: str = "append") -> Report:
     """Measure one server under one load, in each round anew.
 
     Raises:
         OptionsError: What was asked for makes no sense.
-        ChildError, OutageError, ServerError: There is nothing to report.
+        ChildError, OutageError, ServerError, WireError: There is nothing to report.
     """
-    _check(options)
-    raise_descriptor_limit()
-    options.directory.mkdir(parents=True, exist_ok=True)
-    environment = read_environment(options.directory)
-    config = msgspec.to_builtins(asdict(options) | {"directory": str(options.directory)})
-    progress(f"config       {config}")
-    progress(f"environment  {asdict(environment)}")
-    real: list[Measured] = []
-    bare: list[Measured] = []
-    with _fresh_directory(options) as kept:
-        for number in range(1, options.rounds + 1):
-            if options.rounds > 1:
-                progress(f"round        {number} of {options.rounds}")
-            real.append(await _measure_real(options, kept))
-            if options.beside_bare:
-                progress("the bare server")
-                bare.append(await _measure_bare(options))
-    return report_rounds(real, bare, config=config, environment=environment)
+    check(options)
+    settings = {}
+    if options.archive_down:
+        limit = unflushed_bytes_max(options.seconds + options.warmup_seconds, options.content_bytes)
+        settings["unflushed-bytes-max"] = str(limit)
+    bare: list[Round] = []
+
+    async def one_round(target: Target) -> Round:
+        made = await measure(
+            plans(options, target.url, target.run_id),
+            target.watched,
+            target.sync,
+            held_back=target.archive_file if options.archive_down else None,
+        )
+        if options.beside_bare:
+            progress("the bare server")
+            bare.append(await _measure_bare(options))
+            made.figures.insert(1, _ratio(made, bare[-1]))
+        return made
+
+    report = await run_rounds(scenario, options, one_round, settings)
+    if bare:
+        beside = make_report("bare", bare, config=report.config, environment=report.environment)
+        report.beside.append(beside)
+    return report
 
 
-def raise_descriptor_limit() -> None:
-    """Allow as many sockets as the system lets us have; children inherit it."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+def check(options: AppendOptions) -> None:
+    """Refuse what makes no sense.
 
-
-def _check(options: AppendOptions) -> None:
+    Raises:
+        OptionsError: It makes none.
+    """
+    if options.sessions is not None and options.sessions < options.connections:
+        raise OptionsError("--sessions: each connection needs one of its own at least")
+    if options.generators > options.connections:
+        raise OptionsError("--generators: each needs a connection at least")
     if options.archive_down:
         if options.url is not None:
             raise OptionsError("--archive-down needs a server that is started here: not with --url")
@@ -98,64 +100,40 @@ def _check(options: AppendOptions) -> None:
             )
 
 
-async def _measure_real(options: AppendOptions, kept: Path) -> Measured:
-    """Measure the server that was named, or one of our own.
+def plans(
+    options: AppendOptions, url: str, run_id: str, *, verify: bool = True
+) -> list[AppendPlan]:
+    """Return what each generator is told: its part of the connections, the sessions and the rate."""
+    generators = options.generators
+    sessions = options.sessions or options.connections
+    return [
+        AppendPlan(
+            url=url,
+            run_id=f"{run_id}-{place}" if generators > 1 else run_id,
+            connections=len(range(place, options.connections, generators)),
+            sessions=len(range(place, sessions, generators)),
+            in_flight=options.in_flight,
+            per_second=options.per_second and options.per_second / generators,
+            seconds=options.seconds,
+            warmup_seconds=options.warmup_seconds,
+            messages_max=options.messages_max and -(-options.messages_max // generators),
+            content_bytes=options.content_bytes,
+            joined=options.joined,
+            verify=verify,
+        )
+        for place in range(generators)
+    ]
 
-    An archive that was named belongs to the first data directory that it saw, so that one is kept for
-    all rounds. Otherwise both are new each time.
-    """
-    with _fresh_directory(options) as fresh:
-        sync = _sync(fresh)
-        if options.url is not None:
-            return await measure(_plan(options, options.url), sync)
-        archive = options.archive or sqlite_url(fresh)
-        settings = {}
-        held_back = None
-        if options.archive_down:
-            limit = unflushed_bytes_max(options.seconds + WARMUP_SECONDS, options.content_bytes)
-            settings["unflushed-bytes-max"] = str(limit)
-            held_back = archive_file(archive)
-        directory = kept if options.archive else fresh
-        async with open_server(ServerOptions(directory, archive, settings)) as server:
-            await server.start()
-            plan = _plan(options, server.url, server.pid)
-            measured = await measure(plan, sync, held_back=held_back)
-            await server.stop()
-        return measured
 
-
-async def _measure_bare(options: AppendOptions) -> Measured:
-    with _fresh_directory(options) as fresh:
-        sync = _sync(fresh)
+async def _measure_bare(options: AppendOptions) -> Round:
+    with fresh_directory(options) as fresh:
+        sync = measure_sync_ms(fresh)
         async with open_bare(fresh) as (url, pid):
             # It keeps nothing that could be replayed.
-            return await measure(_plan(options, url, pid, verify=False), sync, watched=False)
+            plan = plans(options, url, "bare", verify=False)
+            return await measure(plan, Watched(pid, has_metrics=False), sync)
 
 
-@contextmanager
-def _fresh_directory(options: AppendOptions) -> Iterator[Path]:
-    """Make a directory on the disk that is measured."""
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.directory) as name:
-        yield Path(name)
-
-
-def _sync(directory: Path) -> SyncLatency:
-    """Look how fast the disk is by itself."""
-    sync = measure_sync_ms(directory)
-    progress(f"fdatasync    p50 {sync.p50} ms, p99 {sync.p99} ms")
-    return sync
-
-
-def _plan(options: AppendOptions, url: str, pid: int | None = None, *, verify: bool = True) -> Plan:
-    return Plan(
-        url=url,
-        connections=options.connections,
-        in_flight=options.in_flight,
-        seconds=options.seconds,
-        warmup_seconds=WARMUP_SECONDS,
-        content_bytes=options.content_bytes,
-        joined=options.joined,
-        run_id=secrets.token_hex(4),
-        server_pid=pid,
-        verify=verify,
-    )
+def _ratio(real: Round, bare: Round) -> Figure:
+    rates = [each.figure(RATE) for each in (real, bare)]
+    return Figure("ratio to bare", round(rates[0] / max(1.0, rates[1]), 3), "", Better.HIGHER)

@@ -1,40 +1,110 @@
 """The generator's verdict, on servers that lie: each way of breaking the promise is seen."""
 
+import time
+
+import msgspec
 import pytest
 
-from bench.generator import Load, Outcome, Plan
+from bench.generator import Outcome, run_load
+from bench.histogram import Histogram
+from bench.loads.append import AppendPlan, Appends
 from tests.fakes.liar import Frame, Lie, honest, open_liar
 
 CONNECTIONS = 2
 
 
-def outcome(lie: Lie, *, refuse_every: int | None = None) -> Outcome:
+def plan(url: str, **changes: object) -> AppendPlan:
+    given = AppendPlan(
+        url=url,
+        run_id="test",
+        connections=CONNECTIONS,
+        sessions=CONNECTIONS,
+        in_flight=3,
+        seconds=0.05,
+        warmup_seconds=0.01,
+        content_bytes=64,
+    )
+    return msgspec.structs.replace(given, **changes)
+
+
+def outcome(lie: Lie, *, refuse_every: int | None = None, **changes: object) -> Outcome:
     with open_liar(lie, refuse_every=refuse_every) as url:
-        plan = Plan(
-            url=url,
-            connections=CONNECTIONS,
-            in_flight=3,
-            seconds=0.05,
-            warmup_seconds=0.01,
-            content_bytes=64,
-            joined=False,
-            run_id="test",
-        )
-        return Load(plan, lambda _: None).run()
+        given = plan(url, **changes)
+        return run_load(Appends(given), given, lambda _: None)
 
 
 def test_an_honest_server_has_a_rate_and_latencies() -> None:
     run = outcome(honest)
     assert run.verdict["ok"], run.examples
-    assert run.rate_per_second > 0
-    assert run.acked > 0
-    assert 0 < run.ack_ms["p50"] <= run.ack_ms["p99"] <= run.ack_ms["p999"] <= run.ack_ms["max"]
+    assert 0 < run.counted <= run.acked
+    assert run.timeline[0].rate_per_second > 0
+    assert Histogram(run.latencies["ack"]).count == run.counted
+
+
+def test_messages_go_over_the_sessions_in_turn_and_each_is_checked() -> None:
+    run = outcome(honest, sessions=CONNECTIONS * 3)
+    assert run.verdict["ok"], run.examples
+    lost = outcome(lose_the_last, sessions=CONNECTIONS * 3).verdict
+    assert lost["lost"] == CONNECTIONS * 3
+
+
+def test_a_run_ends_when_enough_was_counted() -> None:
+    run = outcome(honest, seconds=30.0, messages_max=20)
+    assert run.counted >= 20
+    assert run.seconds < 10
 
 
 def test_refusals_are_counted_and_not_taken_for_acks() -> None:
     run = outcome(honest, refuse_every=5)
     assert run.verdict["ok"], run.examples
     assert run.refused["backpressure"] > 0
+
+
+def test_an_open_loop_sends_at_its_rate_whatever_is_answered() -> None:
+    run = outcome(honest, per_second=400.0, seconds=0.5, warmup_seconds=0.0, refuse_every=2)
+    assert run.verdict["ok"], run.examples
+    # All that was due in half a second, and at most what became due until the end was seen.
+    assert 200 <= run.acked + run.refused["backpressure"] <= 240
+
+
+def test_a_stall_is_seen_by_every_message_that_was_due_meanwhile() -> None:
+    """The clock stands still for a second of its own: what was due then was sent late, and says so."""
+    clock = StepClock()
+    with open_liar(honest) as url:
+        given = plan(url, per_second=100.0, verify=False)
+        load = Appends(given, clock)
+        load.begin()
+        clock.now = 1.0
+        load.turn(0)
+        load.drain()
+        load.close()
+    late = load.tally.now["late"]
+    assert late.count == 101
+    assert late.max == 1_000_000
+    # Due evenly over that second: half of them are half a second late.
+    assert abs(late.percentile(50) - 500_000) <= 10_000 + 500_000 // 128
+
+
+def test_latencies_count_from_when_a_message_was_due() -> None:
+    """The writer's own clock is the real one: a message that was due 10 s ago has waited for 10 s."""
+    with open_liar(honest) as url:
+        given = plan(url, per_second=1.0, connections=1, sessions=1, verify=False)
+        load = Appends(given, lambda: time.perf_counter() - 10)
+        load.begin()
+        load.turn(0)
+        load.drain()
+        load.close()
+    assert load.tally.now["ack"].count == 1
+    assert 10_000_000 <= load.tally.now["ack"].max < 20_000_000
+
+
+class StepClock:
+    """A clock that is moved by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 def lose_one(messages: list[Frame]) -> list[Frame]:

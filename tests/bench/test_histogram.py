@@ -1,4 +1,5 @@
 import math
+import random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,3 +57,18 @@ def test_a_value_beyond_the_last_cell_is_counted_there_and_kept_as_the_maximum()
     assert histogram.count == 1
     assert histogram.max == 1 << 50
     assert histogram.percentile(50) == 2**VALUE_BITS_MAX - 1
+
+
+def test_what_is_added_or_packed_has_the_same_percentiles_as_if_recorded_here() -> None:
+    source = random.Random(7)
+    values = [source.randrange(1, 10_000_000) for _ in range(500)]
+    together, first, second = Histogram(), Histogram(), Histogram()
+    for place, value in enumerate(values):
+        together.record(value)
+        (first if place % 3 else second).record(value)
+    first.add(Histogram(second.pack()))
+    for percent in (0, 1, 50, 99, 99.9, 100):
+        assert first.percentile(percent) == together.percentile(percent)
+    assert (first.count, first.total, first.max) == (500, sum(values), max(values))
+    first.clear()
+    assert (first.count, first.percentile(50)) == (0, 0)

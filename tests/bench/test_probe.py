@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import trio
 
-from bench.lag import LagProbe, Sample, largest_backlog, summarise_lag
+from bench.probe import Probe, Sample, lag_figures, sync_figures
 
 EXPOSITION = b"""\
 # HELP ringlog_flush_lag_seconds Age of the oldest record that waits for the archive
@@ -13,7 +13,12 @@ EXPOSITION = b"""\
 ringlog_flush_lag_seconds 0.125
 ringlog_flush_backlog_records 4711.0
 ringlog_flush_backlog_bytes 1e+06
+ringlog_log_syncs_total 12.0
+ringlog_log_commits_total 10.0
+ringlog_log_records_total 2500.0
 """
+
+SAMPLE = Sample(0.125, 4711, syncs=12, commits=10, records=2500)
 
 
 @contextmanager
@@ -39,13 +44,13 @@ def open_metrics(body: bytes, status: int = 200) -> Iterator[str]:
 
 
 async def look(url: str) -> Sample | None:
-    with closing(LagProbe(url)) as probe:
+    with closing(Probe(url)) as probe:
         return await probe.look()
 
 
 async def test_lag_and_backlog_are_those_of_the_metrics() -> None:
     with open_metrics(EXPOSITION) as url:
-        assert await look(url) == Sample(0.125, 4711)
+        assert await look(url) == SAMPLE
 
 
 async def test_the_lag_of_a_server_without_open_metrics_is_not_known() -> None:
@@ -57,19 +62,31 @@ async def test_the_lag_of_a_server_without_open_metrics_is_not_known() -> None:
 
 
 async def test_it_watches_until_what_it_waits_for_has_come() -> None:
-    with open_metrics(EXPOSITION) as url, closing(LagProbe(url)) as probe:
+    with open_metrics(EXPOSITION) as url, closing(Probe(url)) as probe:
 
         async def wait() -> None:
             if len(probe.samples) < 3:
                 await trio.sleep_forever()
 
         await probe.watch_until(wait)
-    assert probe.samples == [Sample(0.125, 4711)] * 3
+    assert probe.samples == [SAMPLE] * 3
 
 
-def test_percentiles_are_by_nearest_rank_and_none_without_samples() -> None:
-    samples = [Sample(number / 10, number) for number in range(10, 0, -1)]
-    assert summarise_lag(samples) == {"p50": 0.5, "p99": 1.0, "max": 1.0}
-    assert largest_backlog(samples) == 10
-    assert summarise_lag([]) is None
-    assert largest_backlog([]) is None
+def test_the_lag_is_given_by_nearest_rank_and_not_without_samples() -> None:
+    samples = [SAMPLE._replace(lag_seconds=n / 10, backlog_records=n) for n in range(10, 0, -1)]
+    figures = {figure.name: figure.value for figure in lag_figures(samples)}
+    assert figures == {
+        "flush lag p50": 0.5,
+        "flush lag p99": 1.0,
+        "flush lag max": 1.0,
+        "largest flush backlog": 10,
+    }
+    assert lag_figures([]) == []
+
+
+def test_syncs_are_shared_by_the_records_of_the_measured_time_alone() -> None:
+    after = SAMPLE._replace(syncs=62, commits=50, records=12_500)
+    figures = {figure.name: figure.value for figure in sync_figures(SAMPLE, after)}
+    assert figures == {"log fsyncs per record": 0.005, "records per commit": 250.0}
+    assert sync_figures(SAMPLE, SAMPLE) == []
+    assert sync_figures(None, after) == []

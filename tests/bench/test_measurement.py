@@ -1,0 +1,63 @@
+"""What several generators saw of one server, as one round."""
+
+from bench.environment import SyncLatency
+from bench.generator import Outcome
+from bench.histogram import Histogram
+from bench.measurement import GENERATOR, make_round
+from bench.report import Figure, Second
+
+SYNC = SyncLatency(p50=0.1, p99=0.2)
+
+
+def outcome(
+    rates: list[float], *, latency_us: int = 1000, verdict: dict[str, bool | int] | None = None
+) -> Outcome:
+    histogram = Histogram()
+    histogram.record(latency_us)
+    return Outcome(
+        seconds=float(len(rates)),
+        counted=int(sum(rates)),
+        acked=int(sum(rates)) + 5,
+        refused={"backpressure": 2},
+        latencies={"ack": histogram.pack()},
+        timeline=[
+            Second(second=n, rate_per_second=rate, ack_p99_ms=rate / 100)
+            for n, rate in enumerate(rates, 1)
+        ],
+        verify_seconds=0.1,
+        verdict={"ok": True, "lost": 0} if verdict is None else verdict,
+        examples=[],
+    )
+
+
+def busy(share: float) -> list[Figure]:
+    return [Figure(GENERATOR, share, "cores")]
+
+
+def test_rates_add_up_and_latencies_are_put_together() -> None:
+    made = make_round([outcome([100, 300]), outcome([200, 200], latency_us=9000)], busy(0.2), SYNC)
+    assert made.figure("rate") == 400
+    assert (made.acked, made.refused["backpressure"]) == (810, 4)
+    assert (made.latencies["ack"].count, made.latencies["ack"].max) == (2, 9000)
+    seconds = [(second.rate_per_second, second.ack_p99_ms) for second in made.timeline]
+    assert seconds == [(300, 2), (500, 3)]
+
+
+def test_one_generator_that_saw_a_loss_is_enough() -> None:
+    made = make_round(
+        [outcome([1]), outcome([1], verdict={"ok": False, "lost": 1})], busy(0.2), SYNC
+    )
+    assert made.verdict == {"ok": False, "lost": 1}
+
+
+def test_a_run_that_slows_down_says_so() -> None:
+    made = make_round([outcome([200.0] * 3 + [150.0] * 9 + [100.0] * 3)], busy(0.2), SYNC)
+    assert made.figure("rate, last fifth over first") == 0.5
+    short = make_round([outcome([200.0] * 9)], busy(0.2), SYNC)
+    assert [figure.name for figure in short.figures] == ["rate", GENERATOR]
+
+
+def test_a_generator_that_may_be_the_bottleneck_is_warned_of() -> None:
+    assert make_round([outcome([1])], busy(0.5), SYNC).warnings == []
+    (warning,) = make_round([outcome([1])], busy(0.95), SYNC).warnings
+    assert "0.95 of a core" in warning
