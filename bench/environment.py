@@ -17,6 +17,10 @@ PROBE_BYTES = 4096
 PROBE_SYNCS = 500
 """Enough for a p99 of five samples, and below a second on any disk worth measuring."""
 
+INTERPRETER_CALLS = 100_000
+INTERPRETER_TRIES = 5
+"""Milliseconds each: one that nothing else interrupted is among them."""
+
 PACKAGES = ("trio", "msgspec", "websockets", "sqlalchemy", "psycopg")
 """Those whose speed is part of ours."""
 
@@ -35,6 +39,8 @@ class Environment:
     commit: str
     load: float
     """Runnable processes over the last minute, before the run: others on the same cores."""
+    interpreter_ns: float = 0.0
+    """What `measure_interpreter_ns` found: builds of one version of Python differ by half."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of what does the work beside our own code."""
 
@@ -57,8 +63,24 @@ def read_environment(directory: Path) -> Environment:
         python=platform.python_version(),
         commit=_commit(),
         load=round(os.getloadavg()[0], 2),
+        interpreter_ns=measure_interpreter_ns(),
         versions={name: version(name) for name in PACKAGES} | {"sqlite": sqlite3.sqlite_version},
     )
+
+
+def measure_interpreter_ns() -> float:
+    """Return what a call of a function with one addition takes: the best of several tries."""
+
+    def add(number: int) -> int:
+        return number + 1
+
+    best = float("inf")
+    for _ in range(INTERPRETER_TRIES):
+        start = time.perf_counter()
+        for number in range(INTERPRETER_CALLS):
+            add(number)
+        best = min(best, time.perf_counter() - start)
+    return round(best / INTERPRETER_CALLS * 1e9, 1)
 
 
 def measure_sync_ms(directory: Path) -> SyncLatency:

@@ -1,0 +1,73 @@
+"""Several scenarios one after the other: the two-minute tour, and the results that the documentation shows.
+
+Each is a command of its own, printed before it runs, so that any of them can be repeated alone.
+"""
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """One command of a tour."""
+
+    name: str
+    """Of its results file."""
+    arguments: str
+
+
+SHORT = (
+    Stop("append-64x1", "append --seconds 8"),
+    Stop("append-50x16", "append --connections 50 --in-flight 16 --seconds 8"),
+    Stop("ancestor", "ancestor --seconds 8 --rounds 1"),
+    Stop("rate", "rate 5000 --joined --seconds 8"),
+    Stop("fanout", "fanout --subscribers 100 --seconds 8"),
+    Stop("mixed", "mixed --seconds 8"),
+    Stop("replay", "replay --long 20000 --passes 2"),
+    Stop("recover", "recover --unflushed 0 --unflushed 16 --history 0"),
+)
+"""About two minutes; one round each, so it shows what there is and proves nothing."""
+
+THOROUGH = (
+    Stop("append-64x1", "append --connections 64 --in-flight 1 --beside-bare --rounds 5"),
+    Stop("append-50x16", "append --connections 50 --in-flight 16 --beside-bare --rounds 5"),
+    Stop(
+        "append-50x16-archive-down",
+        "append --connections 50 --in-flight 16 --beside-bare --archive-down --rounds 5 --seconds 6",
+    ),
+    Stop("ancestor", "ancestor --beside-bare --rounds 5"),
+    Stop("rate", "rate 10000 --joined --seconds 30 --rounds 3"),
+    Stop("fanout", "fanout --subscribers 100 --seconds 10 --rounds 3"),
+    Stop("mixed", "mixed --seconds 20 --rounds 3"),
+    Stop("chat", "chat"),
+    Stop("replay", "replay"),
+    Stop("recover", "recover"),
+    Stop("flush-sqlite", "flush --seconds 60"),
+    Stop("flush-postgres", "flush --seconds 60 --archive postgres"),
+    Stop("peers-64x1", "peers"),
+    Stop("peers-50x16", "peers --connections 50 --in-flight 16"),
+    Stop("growth", "append --connections 50 --in-flight 16 --sessions 100000 --messages 10000000"
+         " --seconds 1200"),
+    Stop("idle", "idle"),
+)  # fmt: skip
+"""An hour or so, on a machine that does nothing else."""
+
+
+def run_tour(
+    stops: tuple[Stop, ...], only: set[str], directory: Path, output: Path | None
+) -> list[str]:
+    """Run each, and return the names of those that failed."""
+    failed = []
+    for stop in stops:
+        if only and stop.name not in only:
+            continue
+        arguments = [*shlex.split(stop.arguments), "--directory", str(directory)]
+        if output is not None:
+            arguments += ["--json", str(output / f"{stop.name}.json")]
+        print(f"\n$ python -m bench {stop.arguments}", flush=True)
+        if subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode:
+            failed.append(stop.name)
+    return failed
