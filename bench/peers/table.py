@@ -42,7 +42,10 @@ def print_comparison(report: Report) -> None:
     for each in (report, *report.beside):
         if not _kept(each):
             console.print(f"\n{_name(each)}", style="bold")
-            print_findings(console, each.verdict, each.examples)
+            if _has_faults(each):
+                print_findings(console, each.verdict, each.examples)
+            else:
+                console.print(Text("\n".join(each.examples)))
     console.print()
     for each in (report, *report.beside):
         for warning in each.warnings:
@@ -60,11 +63,10 @@ def _table(report: Report, absent: Mapping[str, str]) -> Table:
     table.add_column("verdict", overflow="fold")
     rows = sorted((report, *report.beside), key=lambda each: -(each.rate_per_second or 0))
     for each in rows:
-        cells = _cells(each)
-        verdict = Text("kept") if _kept(each) else Text("BROKEN", style="bold red")
-        table.add_row(Text(_name(each), style="bold" if each is report else ""), *cells, verdict)
-    for name, reason in absent.items():
-        table.add_row(Text(name), *([_UNKNOWN] * len(_HEADINGS)), Text(reason))
+        name = Text(_name(each), style="bold" if each is report else "")
+        table.add_row(name, *_cells(each), _verdict(each))
+    for missing, reason in absent.items():
+        table.add_row(Text(missing), *([_UNKNOWN] * len(_HEADINGS)), Text(reason))
     return table
 
 
@@ -94,6 +96,17 @@ def _metric(report: Report, name: str, form: str) -> str:
 def _kept(report: Report) -> bool:
     """Whether this one kept its promise, whatever the others did."""
     return bool(report.verdict.get("ok", True))
+
+
+def _has_faults(report: Report) -> bool:
+    """Whether something is stored otherwise than acknowledged; else a failed one gave up before."""
+    return any(count for kind, count in report.verdict.items() if kind != "ok")
+
+
+def _verdict(report: Report) -> Text:
+    if _kept(report):
+        return Text("kept")
+    return Text("BROKEN" if _has_faults(report) else "FAILED", style="bold red")
 
 
 def _name(report: Report) -> str:

@@ -140,7 +140,7 @@ async def test_the_others_are_measured_when_one_fails(
     assert "OOM" in other.examples[0]
     print_comparison(report)
     printed = capsys.readouterr().out
-    assert "BROKEN" in printed
+    assert "FAILED" in printed
     assert "OOM" in printed
     assert "not installed: apt-get install no-such-program" in printed
 

@@ -63,7 +63,8 @@ class HttpDriver(Driver):
         if head_end < 0:
             return None
         if not data.startswith(b"HTTP/1.1 2"):
-            raise WireError(f"{self.stream}: refused: {data[:300]!r}")
+            status = data.splitlines()[0]
+            raise WireError(f"{self.stream}: refused: {status!r}")
         body = head_end + len(_HEAD_END)
         if data.startswith((b"HTTP/1.1 204", b"HTTP/1.1 304")):
             return body
