@@ -1,49 +1,88 @@
-import json
+"""One short run of each scenario that restarts, kills or fills a server; that of appends is beside its tests."""
+
 from pathlib import Path
 
 import pytest
 
-from bench.report import write_json
-from bench.scenarios.append import AppendOptions, run_append
-from bench.scenarios.memory import MemoryOptions, run_memory
+from bench.report import Report
+from bench.scenarios.idle import IdleOptions, run_idle
+from bench.scenarios.recover import RecoverOptions, run_recover
+from bench.scenarios.replay import ReplayOptions, run_replay
+from bench.table import print_report
 
 
-@pytest.mark.parametrize("joined", [False, True])
-async def test_a_short_append_run_has_a_rate_and_a_clean_verdict(
-    tmp_path: Path, joined: bool
+def figures(report: Report) -> dict[str, float]:
+    return {metric.name: metric.median for metric in report.metrics}
+
+
+async def test_what_was_written_is_replayed_cold_and_warm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = AppendOptions(
-        connections=4,
-        in_flight=4,
-        seconds=0.5,
-        content_bytes=200,
-        joined=joined,
-        directory=tmp_path,
+    report = await run_replay(
+        ReplayOptions(sessions=2, messages=50, clients=4, passes=2, tails=0, directory=tmp_path)
     )
-    report = await run_append(options)
-    write_json(report, tmp_path / "report.json")
-    written = json.loads((tmp_path / "report.json").read_text())
-    assert written["scenario"] == "append"
-    assert written["rate_per_second"] > 0
-    assert written["acked"] > 0
-    assert set(written["ack_ms"]) == {"p50", "p90", "p99", "p999", "max"}
-    assert set(written["fdatasync_ms"]) == {"p50", "p99"}
-    assert written["verdict"] == {
-        "ok": True,
-        "lost": 0,
-        "duplicated": 0,
-        "reordered": 0,
-        "changed": 0,
-        "phantom": 0,
-        "gap": 0,
+    assert report.verdict["ok"] is True, report.examples
+    assert report.acked == 100
+    assert report.replay_ms is not None
+    assert report.latencies["replay"].count == 4
+    assert report.latencies["replay, warm"].count == 8
+    assert figures(report)["cold rate"] > 0
+    assert figures(report)["warm throughput"] > 0
+    print_report(report)
+    assert "cold rate" in capsys.readouterr().out
+
+
+async def test_the_tails_of_a_short_and_of_a_long_session_are_read(tmp_path: Path) -> None:
+    report = await run_replay(
+        ReplayOptions(
+            sessions=1, messages=1, clients=1, passes=1, long=2_000, tails=1, directory=tmp_path
+        )
+    )
+    assert report.verdict["ok"] is True, report.examples
+    assert report.acked == 2_101
+    for kind in ("replay", "page"):
+        of = f"{kind} of the last 100 of"
+        ratio = figures(report)[f"{of} 2,000"] / figures(report)[f"{of} 100"]
+        found = figures(report)[f"{kind} of a tail, long over short"]
+        assert found == pytest.approx(ratio, rel=0.01, abs=0.002)
+
+
+async def test_a_server_that_was_killed_with_a_backlog_has_everything(tmp_path: Path) -> None:
+    report = await run_recover(RecoverOptions(unflushed=(1,), history=(300,), directory=tmp_path))
+    assert report.verdict["ok"] is True, report.examples
+    found = figures(report)
+    waited = found["waited with 1 MiB unflushed, 300 archived"]
+    assert 1_000 < waited < 2**20 / 200
+    # The record of the session itself waited too, and one more message was acknowledged afterwards.
+    assert report.acked == 300 + waited
+    ready, joined, acked = (
+        found[f"{step} with 1 MiB unflushed, 300 archived"] for step in ("ready", "joined", "acked")
+    )
+    assert 0 < ready <= joined <= acked
+    assert report.config["unflushed"] == "1"
+
+
+async def test_sessions_rest_while_connections_idle(tmp_path: Path) -> None:
+    report = await run_idle(
+        IdleOptions(
+            sessions=60,
+            connections=10,
+            seconds=0.1,
+            weighed_sessions=30,
+            weighed_connections=5,
+            settle_seconds=0.1,
+            directory=tmp_path,
+        )
+    )
+    assert report.verdict["ok"] is True, report.examples
+    assert report.acked == 60
+    assert report.latencies["join"].count == 50
+    assert set(figures(report)) == {
+        "memory at the start",
+        "sessions made",
+        "memory with 60 sessions at rest",
+        "memory and 10 connections",
+        "server processor while idle",
+        "memory of an active session",
+        "memory of an idle joined connection",
     }
-    assert written["config"]["joined"] is joined
-    assert written["server_cpu"] > 0
-    assert written["server_rss_bytes"] > 0
-
-
-async def test_sessions_and_connections_can_be_weighed(tmp_path: Path) -> None:
-    options = MemoryOptions(sessions=300, connections=20, directory=tmp_path, settle_seconds=0.1)
-    report = await run_memory(options)
-    assert report.rss_bytes > 0
-    assert report.sessions == 300
