@@ -157,6 +157,7 @@ class PrivatePostgresServer(PostgresServer):
                 stdout=log,
                 stderr=log,
                 cwd="/",
+                preexec_fn=end_with_parent,
                 user=None if self._user is None else self._user.pw_uid,
                 group=None if self._user is None else self._user.pw_gid,
                 extra_groups=None if self._user is None else [],

@@ -143,7 +143,7 @@ class Postgres(Peer):
     name = "postgres"
     driver = "postgres"
     note = (
-        "one statement bumps the session's head row and inserts the message; synchronous_commit on."
+        "one statement bumps the session's head row and inserts the message; otherwise as installed."
         " Ordered sessions, and readers that poll: nobody is told of a message."
     )
 
@@ -256,7 +256,7 @@ class Ringlog(Peer):
     driver = "ringlog"
     note = (
         "WebSocket, users, ordered sessions, replay, live messages, an archive in SQL. An ack means that"
-        " the commit log was synced; the archive follows."
+        " the commit log was synced; the archive follows, and its syncs are counted too."
     )
 
     def version(self) -> str:

@@ -45,7 +45,9 @@ async def run_peers(options: PeersOptions, peers: Sequence[Peer] = PEERS) -> Rep
     contenders = (_RINGLOG, *present)
     rounds: dict[str, list[Round]] = {peer.name: [] for peer in contenders}
     for number in range(1, options.rounds + 1):
-        for peer in contenders:
+        # None is always the first, or always after the same one.
+        shift = number % len(contenders)
+        for peer in (*contenders[shift:], *contenders[:shift]):
             progress(f"round {number} of {options.rounds}: {peer.name}")
             rounds[peer.name].append(await measure_peer(peer, options))
     reports = {

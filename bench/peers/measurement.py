@@ -1,5 +1,6 @@
 """One peer under the load, once: what came of it, what it used, and how often it synced."""
 
+import os
 import secrets
 import tempfile
 import time
@@ -72,6 +73,8 @@ async def measure_peer(peer: Peer, options: PeersOptions) -> Round:
         ChildError: The generator gave up.
     """
     with _fresh_directory(options) as fresh:
+        # What the one before has left to the kernel is no burden of this one.
+        await trio.to_thread.run_sync(os.sync)
         sync = measure_sync_ms(fresh)
         try:
             async with peer.open(Site(fresh, options.connections)) as running:

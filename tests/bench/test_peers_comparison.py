@@ -12,10 +12,11 @@ import pytest
 import trio
 
 from bench.peers import measurement, program
-from bench.peers.catalogue import PEERS, Peer, Postgres, PostgresNotify, Redis, Ringlog
+from bench.peers.catalogue import PEERS, Peer, Postgres, PostgresNotify, Ringlog
 from bench.peers.comparison import RATIO, SYNCS, VERSION, report_absent, run_peers
 from bench.peers.measurement import PeersOptions, measure_peer
 from bench.peers.program import (
+    INSTALL_COMMAND,
     NotInstalledError,
     PeerError,
     Running,
@@ -29,6 +30,9 @@ from bench.peers.tracer import Tracer
 from bench.report import read_report, write_json
 from bench.scenarios.run import OptionsError
 from tests.fakes.redis import honest, open_fake_redis
+
+OPTIONAL = [peer for peer in PEERS if not isinstance(peer, Postgres)]
+"""The tests bring a PostgreSQL with them, and nothing else."""
 
 
 @pytest.fixture
@@ -109,13 +113,16 @@ async def test_a_whole_run_compares_rates_and_syncs(
         assert name in printed
 
 
-async def test_redis_does_the_same_work_or_is_named_with_its_command(directory: Path) -> None:
+@pytest.mark.parametrize("peer", OPTIONAL, ids=lambda peer: peer.name)
+async def test_an_optional_peer_does_the_same_work_or_is_named_with_its_command(
+    directory: Path, peer: Peer
+) -> None:
     try:
-        Redis().version()
+        peer.version()
     except NotInstalledError as error:
-        assert str(error) == "apt-get install redis-server"  # noqa: PT017 - not what is tested
+        assert str(error).startswith(("apt-get install ", INSTALL_COMMAND))  # noqa: PT017
         return
-    made = await measure_peer(Redis(), options(directory))
+    made = await measure_peer(peer, options(directory))
     assert made.verdict["ok"], made.examples
     assert made.acked > 0
 
