@@ -32,7 +32,7 @@ async def run_peers(options: PeersOptions, peers: Sequence[Peer] = PEERS) -> Rep
 
     Raises:
         OptionsError: There is no such peer.
-        ChildError, ServerError: There is nothing to report.
+        ChildError: There is nothing to report.
     """
     chosen = _choose(options, peers)
     prepare(options)

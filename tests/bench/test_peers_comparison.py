@@ -14,7 +14,7 @@ import trio
 from bench.peers import measurement, program
 from bench.peers.catalogue import PEERS, Peer, Postgres, PostgresNotify, Ringlog
 from bench.peers.comparison import RATIO, SYNCS, VERSION, report_absent, run_peers
-from bench.peers.measurement import PeersOptions, measure_peer
+from bench.peers.measurement import PeerFailedError, PeersOptions, count_syncs, measure_peer
 from bench.peers.program import (
     INSTALL_COMMAND,
     NotInstalledError,
@@ -150,6 +150,11 @@ async def test_the_others_are_measured_when_one_fails(
     assert "FAILED" in printed
     assert "OOM" in printed
     assert "not installed: apt-get install no-such-program" in printed
+
+
+async def test_a_tracer_that_saw_nothing_is_no_peer_that_never_syncs(directory: Path) -> None:
+    with pytest.raises(PeerFailedError, match="strace saw none"):
+        await count_syncs(FakePeer(open_fake_redis()), options(directory))
 
 
 async def test_what_cannot_be_measured_is_named(
