@@ -99,7 +99,7 @@ def _sort(
     absent: dict[str, str] = {}
     for peer in chosen:
         if options.in_flight > 1 and not peer.pipelines:
-            absent[peer.name] = f"{NOT_APPLICABLE}one message on the way, by protocol"
+            absent[peer.name] = f"{NOT_APPLICABLE}HTTP, one at a time"
             continue
         try:
             present[peer] = peer.version()
