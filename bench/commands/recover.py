@@ -40,7 +40,8 @@ def recover(
 ) -> None:
     """Time to serve again after kill -9, by what the archive lacks and by what it has.
 
-    Only with SQLite: its write lock is held, so that what is written stays in the log.
+    The archive is locked while that is written, so that it stays in the log. Each case has an archive
+    of its own: SQLite, or a database of a private server with `--archive postgres`.
     """
     options = RecoverOptions(
         unflushed=unflushed or UNFLUSHED_MIB,

@@ -14,7 +14,8 @@ from bench.commands.options import (
     Rounds,
     run_scenario,
 )
-from bench.scenarios.replay import TAIL_MESSAGES, ReplayOptions, run_replay
+from bench.scenarios.replay import ReplayOptions, run_replay
+from bench.scenarios.tails import TAIL_MESSAGES
 
 
 def replay(
@@ -24,8 +25,11 @@ def replay(
     clients: Annotated[int, typer.Option(min=1, help="All join at once, sessions in turn.")] = 50,
     content_bytes: ContentBytes = 200,
     passes: Annotated[int, typer.Option(min=1, help="Read so often again, warm.")] = 3,
+    short: Annotated[
+        int, typer.Option(min=TAIL_MESSAGES, help="Messages of one session whose tail is read,")
+    ] = TAIL_MESSAGES,
     long: Annotated[
-        int, typer.Option(min=TAIL_MESSAGES, help="Messages of the session whose tail is read.")
+        int, typer.Option(min=TAIL_MESSAGES, help="and of the one that it stands beside.")
     ] = 1_000_000,
     tails: Annotated[int, typer.Option(min=0, help="Time each tail so often; 0: not.")] = 5,
     archive: Archive = None,
@@ -43,6 +47,7 @@ def replay(
         clients=clients,
         content_bytes=content_bytes,
         passes=passes,
+        short=short,
         long=long,
         tails=tails,
         archive=archive,

@@ -1,6 +1,6 @@
 """How long is a server away when it is killed, and what decides that?
 
-The archive is held back (`bench/outage.py`) while so many MiB are written, so that the log alone has them;
+The archive is held back (`bench/blockade.py`) while so many MiB are written, so that the log alone has them;
 then the server is killed, the archive let go, and a new process started. Counted from there: when it is ready,
 when a client that knocked then has its first answer to a join, and when its first message is acknowledged.
 
@@ -10,24 +10,28 @@ everything that was acknowledged is replayed.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 
 import trio
 
+from bench.blockade import hold
 from bench.checker import Findings
 from bench.environment import SyncLatency, read_environment
 from bench.loads.written import WrittenSession, open_channel, replay_over, write_session
-from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, hold_archive, wait_caught_up
+from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
+from bench.postgres import DURABLE_SETTINGS, PostgresServer, open_private_postgres
 from bench.probe import Probe
 from bench.protocol import Join, Joined
 from bench.report import Better, Figure, Report, Round, make_report, progress
 from bench.scenarios.run import (
+    POSTGRES,
     OptionsError,
     RunOptions,
     Target,
+    open_archive,
     open_target,
     prepare,
     resolved,
@@ -105,9 +109,10 @@ async def run_recover(options: RecoverOptions) -> Report:
     prepare(options)
     environment = read_environment(options.directory)
     rounds = []
-    for number in range(1, options.rounds + 1):
-        progress(f"recover: round {number} of {options.rounds}")
-        rounds.append(await _measure(options))
+    with _open_postgres(options) as postgres:
+        for number in range(1, options.rounds + 1):
+            progress(f"recover: round {number} of {options.rounds}")
+            rounds.append(await _measure(options, postgres))
     config = {name: _flat(value) for name, value in resolved(options).items()}
     return make_report("recover", rounds, config=config, environment=environment)
 
@@ -120,9 +125,9 @@ def check(options: RecoverOptions) -> None:
     """
     if options.url is not None:
         raise OptionsError("recover kills the server: not with --url")
-    if options.archive is not None:
+    if options.archive not in {None, POSTGRES}:
         raise OptionsError(
-            "recover holds SQLite's write lock, on a fresh archive for each case: not with --archive"
+            "recover needs a fresh archive for each case: --archive postgres makes some, no URL does"
         )
     if not options.unflushed or not options.history:
         raise OptionsError("--unflushed and --history: one value each at least")
@@ -136,14 +141,36 @@ def _flat(value: object) -> str | int | float | bool | None:
     return value
 
 
-async def _measure(options: RecoverOptions) -> Round:
+@contextmanager
+def _open_postgres(options: RecoverOptions) -> Iterator[PostgresServer | None]:
+    """Start the database server for all cases; None if their archives are files."""
+    if options.archive is None:
+        yield None
+        return
+    with open_private_postgres(DURABLE_SETTINGS, parent=options.directory) as postgres:
+        yield postgres
+
+
+@asynccontextmanager
+async def _open_case(
+    options: RecoverOptions, case: Case, postgres: PostgresServer | None
+) -> AsyncIterator[Target]:
+    """Start a server with an archive that no other case has seen."""
+    url = None if postgres is None else postgres.url(postgres.create_database())
+    own = replace(options, archive=url)
+    settings = settings_for(case, options.content_bytes)
+    async with open_archive(own) as archive, open_target(own, archive, settings) as target:
+        yield target
+
+
+async def _measure(options: RecoverOptions, postgres: PostgresServer | None) -> Round:
     findings = Findings()
     recoveries: dict[Case, Recovery] = {}
     syncs: list[SyncLatency] = []
     acked = 0
     for archived, mib in product(options.history, options.unflushed):
         case = Case(mib, archived)
-        async with open_target(options, None, settings_for(case, options.content_bytes)) as target:
+        async with _open_case(options, case, postgres) as target:
             written = _Written()
             recoveries[case] = await _recover(case, options.content_bytes, target, written)
             await trio.to_thread.run_sync(check_all, target.url, written.sessions, findings)
@@ -175,7 +202,7 @@ def session_lengths(messages: int) -> Iterator[int]:
 
 async def _recover(case: Case, content_bytes: int, target: Target, written: _Written) -> Recovery:
     """Fill the archive, then the log; kill, and time the start."""
-    assert target.archive_file is not None
+    assert target.archive is not None
 
     async def write(messages: int) -> None:
         await trio.to_thread.run_sync(written.write, target, messages, content_bytes)
@@ -185,7 +212,7 @@ async def _recover(case: Case, content_bytes: int, target: Target, written: _Wri
     line_bytes = await trio.to_thread.run_sync(_line_bytes, target.url, written.sessions[0])
     with closing(Probe(target.url)) as probe:
         await wait_caught_up(probe)
-        async with hold_archive(target.archive_file):
+        async with hold(target.archive):
             await write(case.unflushed_mib * MIB // (line_bytes + RECORD_BYTES))
             sample = await probe.look()
             records = 0 if sample is None else sample.backlog_records

@@ -2,11 +2,9 @@
 
 **All of it.** Sessions are written and archived; then many clients join at once, each at cursor 0, and read to
 the head. *Cold*: the server was started anew, so nothing of it is in its memory; nor in the page cache, if we
-may drop it. *Warm*: the same again, over new connections.
+may drop it; PostgreSQL keeps what it has. *Warm*: the same again, over new connections.
 
-**The tail.** The last messages of a short session and of a long one, in turn, each on a server that was started
-anew and has served one other session, so that what is loaded on first use belongs to neither. The time must
-not grow with the history before the tail. The page over HTTP is read after the replay, from a warm cache.
+**The tail.** The last messages of a short session and of a long one; see `bench.scenarios.tails`.
 
 The clients are in this process, which does nothing else meanwhile.
 """
@@ -19,23 +17,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, cycle, islice
 from pathlib import Path
-from statistics import median
 
 import trio
 
 from bench.checker import Findings
 from bench.histogram import Histogram
 from bench.loads.replay import Pass, Readers
-from bench.loads.tail import Tail, time_and_check, time_tail_http, time_tail_ws
 from bench.loads.written import WrittenSession, write_session
-from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
-from bench.probe import Probe
+from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX
 from bench.processes import cpu_seconds
 from bench.report import Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, run_rounds
-
-TAIL_MESSAGES = 100
-"""What a client misses that was away for a moment; and all of the short session."""
+from bench.scenarios.tails import TAIL_MESSAGES, measure_tails, restart
 
 READER_SHARE_MAX = 0.9
 """Of one core: beyond this the clients may be what limits the rate."""
@@ -57,6 +50,8 @@ class ReplayOptions(RunOptions):
     """They share the sessions in turn."""
     passes: int = 3
     """Warm ones."""
+    short: int = TAIL_MESSAGES
+    """Messages of the short session."""
     long: int = 1_000_000
     """Messages of the long session."""
     tails: int = 5
@@ -80,7 +75,7 @@ async def run_replay(options: ReplayOptions) -> Report:
         OutageError, ServerError, WireError: There is nothing to report.
     """
     check(options)
-    written = options.sessions * options.messages + (options.long if options.tails else 0)
+    written = options.sessions * options.messages + options.short + options.long
     limit = max(MIB, written * (options.content_bytes + MESSAGE_BYTES_MAX))
     # Nothing may be refused while the sessions are written, however slow the archive is.
     settings = {"unflushed-bytes-max": str(min(LIMIT_BYTES_MAX, limit))}
@@ -95,13 +90,12 @@ def check(options: ReplayOptions) -> None:
     """
     if options.url is not None:
         raise OptionsError("replay starts the server anew to read cold: not with --url")
-    if options.tails and options.long < TAIL_MESSAGES:
-        raise OptionsError(f"--long: at least {TAIL_MESSAGES}, of which the last are read")
+    if options.tails and not TAIL_MESSAGES <= options.short < options.long:
+        raise OptionsError(f"--short and --long: {TAIL_MESSAGES} at least, and not the same")
 
 
 async def _measure(options: ReplayOptions, target: Target) -> Round:
-    sessions, tails = await trio.to_thread.run_sync(partial(_write, options, target))
-    await wait_archived(target.url)
+    sessions, tails = await trio.to_thread.run_sync(_write, options, target)
     findings = Findings()
     await restart(target)
     dropped = drop_page_cache()
@@ -113,7 +107,7 @@ async def _measure(options: ReplayOptions, target: Target) -> Round:
         Figure("page cache dropped before cold", int(dropped), "", Better.NEITHER),
     ]
     if tails:
-        figures += await _measure_tails(options, target, tails, findings)
+        figures += await measure_tails(target, tails, sessions[0], findings, options.tails)
     return Round(
         sync=target.sync,
         figures=figures,
@@ -136,28 +130,8 @@ def _write(
 
     progress(f"writing {options.sessions} sessions of {options.messages:,} messages")
     sessions = [write(str(place), options.messages) for place in range(options.sessions)]
-    lengths = {"short": TAIL_MESSAGES, "long": options.long} if options.tails else {}
+    lengths = {"short": options.short, "long": options.long} if options.tails else {}
     return sessions, [write(name, messages) for name, messages in lengths.items()]
-
-
-async def wait_archived(url: str) -> None:
-    """Return when the archive has everything.
-
-    Raises:
-        OutageError: It does not catch up.
-    """
-    with closing(Probe(url)) as probe:
-        await wait_caught_up(probe)
-
-
-async def restart(target: Target) -> None:
-    """Start the server anew: it remembers nothing of any session.
-
-    Raises:
-        ServerError: It does not come back.
-    """
-    await target.own_server.stop()
-    await target.own_server.start()
 
 
 def drop_page_cache(control: Path = _DROP_CACHES) -> bool:
@@ -223,51 +197,6 @@ def latency_of(passes: Sequence[Pass]) -> Histogram:
     for each in passes:
         latency.add(each.latency)
     return latency
-
-
-async def _measure_tails(
-    options: ReplayOptions,
-    target: Target,
-    sessions: Sequence[WrittenSession],
-    findings: Findings,
-) -> list[Figure]:
-    """Time the tails of the short session and the long one in turn, each on a server started anew."""
-    name = f"bench-{target.run_id}-first"
-    first = await trio.to_thread.run_sync(write_session, target.url, name, 1, options.content_bytes)
-    await wait_archived(target.url)
-    times: dict[tuple[str, int], list[float]] = {}
-
-    async def time_tail(read: Tail, written: WrittenSession, messages: int) -> float:
-        timed = partial(time_and_check, read, target.url, written, messages, findings)
-        return await trio.to_thread.run_sync(timed)
-
-    for _ in range(options.tails):
-        for written in sessions:
-            await restart(target)
-            for read in (time_tail_ws, time_tail_http):
-                await time_tail(read, first, 1)
-            for kind, read in (("replay", time_tail_ws), ("page", time_tail_http)):
-                seconds = await time_tail(read, written, TAIL_MESSAGES)
-                times.setdefault((kind, written.count), []).append(seconds)
-        progress(f"read the tails of {', '.join(f'{each.count:,}' for each in sessions)} messages")
-    return tail_figures(times)
-
-
-def tail_figures(times: dict[tuple[str, int], list[float]]) -> list[Figure]:
-    """Return the medians, and what the longest history costs beside the shortest.
-
-    `times` are in seconds, by how the tail was read and how many messages the session has.
-    """
-    figures = []
-    for kind in dict.fromkeys(kind for kind, _ in times):
-        medians = {count: median(times[each, count]) for each, count in times if each == kind}
-        figures += [
-            Figure(f"{kind} of the last {TAIL_MESSAGES} of {count:,}", round(value * 1000, 3), "ms")
-            for count, value in medians.items()
-        ]
-        ratio = medians[max(medians)] / medians[min(medians)]
-        figures.append(Figure(f"{kind} of a tail, long over short", round(ratio, 3)))
-    return figures
 
 
 def _warnings(passes: Sequence[Pass], *, dropped: bool) -> list[str]:

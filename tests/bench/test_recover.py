@@ -76,7 +76,7 @@ def test_the_limit_leaves_room_for_all_that_is_written() -> None:
     ("options", "reason"),
     [
         ({"url": "ws://127.0.0.1:1/v1/ws"}, "not with --url"),
-        ({"archive": "postgres"}, "SQLite's write lock"),
+        ({"archive": "postgresql://r@127.0.0.1/r"}, "fresh archive for each"),
         ({"unflushed": ()}, "one value each"),
         ({"history": ()}, "one value each"),
     ],

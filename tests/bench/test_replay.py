@@ -16,9 +16,9 @@ from bench.scenarios.replay import (
     latency_of,
     pass_figures,
     run_replay,
-    tail_figures,
 )
 from bench.scenarios.run import OptionsError
+from bench.scenarios.tails import tail_figures
 from bench.wire import WireError
 from tests.fakes.liar import Lie, open_liar
 from tests.fakes.lies import LIES, change_one, kinds_found, lose_one, swap_two
@@ -157,9 +157,10 @@ def test_whether_the_page_cache_was_dropped_is_known(tmp_path: Path) -> None:
     ("options", "reason"),
     [
         ({"url": "ws://127.0.0.1:1/v1/ws"}, "not with --url"),
-        ({"long": 99}, "at least 100"),
+        ({"short": 99}, "100 at least"),
+        ({"long": 100}, "not the same"),
     ],
-    ids=["url", "long"],
+    ids=["url", "short", "long"],
 )
 async def test_what_makes_no_sense_is_refused_before_anything_starts(
     tmp_path: Path, options: dict[str, str | int], reason: str
