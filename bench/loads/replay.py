@@ -7,9 +7,10 @@ to see whether it is the head. What was shown is compared with what was acknowle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench.channel import user_url
-from bench.checker import Findings, Replayed
+from bench.checker import Findings, Kind, Replayed
 from bench.histogram import Histogram
 from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.loads.written import WrittenSession
@@ -88,6 +89,14 @@ class Reader:
                 yield answer.replayed()
 
 
+def _is_open(reader: Reader) -> bool:
+    return reader.is_open
+
+
+def _is_at_head(reader: Reader) -> bool:
+    return reader.ended_at is not None
+
+
 class Readers:
     """Clients that are connected and have asked for nothing yet; one pass, then they are done."""
 
@@ -99,10 +108,16 @@ class Readers:
         """
         self._poll = Poll()
         self._readers = [Reader(url, written) for written in sessions]
+        self._is_done: Callable[[Reader], bool] = _is_open
+        """What is waited for,"""
+        self._missing = set(self._readers)
+        """in whom,"""
+        self._heard_at = 0.0
+        """and when a message came last."""
         for reader in self._readers:
-            self._poll.add(reader.stream.fileno(), reader.read)
-        self._wait(lambda: all(reader.is_open for reader in self._readers))
-        if not all(reader.is_open for reader in self._readers):
+            self._poll.add(reader.stream.fileno(), partial(self._serve, reader))
+        self._wait(_is_open)
+        if self._missing:
             raise WireError(f"no hello in {ANSWER_SECONDS_MAX:.0f} s")
 
     def read(self) -> Pass:
@@ -110,7 +125,7 @@ class Readers:
         began, used = time.perf_counter(), time.process_time()
         for reader in self._readers:
             reader.join()
-        self._wait(lambda: all(reader.ended_at is not None for reader in self._readers))
+        self._wait(_is_at_head)
         used = time.process_time() - used
         ended = [reader.ended_at for reader in self._readers if reader.ended_at is not None]
         made = Pass(
@@ -123,20 +138,29 @@ class Readers:
             made.latency.record(int((at - began) * 1e6))
         return made
 
-    def _wait(self, is_over: Callable[[], bool]) -> None:
-        """Read until it is over, or until nothing came for `ANSWER_SECONDS_MAX`."""
-        heard_at = time.perf_counter()
-        heard = 0
-        while not is_over() and time.perf_counter() < heard_at + ANSWER_SECONDS_MAX:
+    def _wait(self, is_done: Callable[[Reader], bool]) -> None:
+        """Read until all are done, or until no message came for `ANSWER_SECONDS_MAX`."""
+        self._is_done = is_done
+        self._missing = set(self._readers)
+        self._heard_at = time.perf_counter()
+        while self._missing and time.perf_counter() < self._heard_at + ANSWER_SECONDS_MAX:
             self._poll.turn(TURN_SECONDS)
-            now_heard = sum(len(reader.shown) for reader in self._readers)
-            if now_heard > heard:
-                heard, heard_at = now_heard, time.perf_counter()
+
+    def _serve(self, reader: Reader) -> None:
+        before = len(reader.shown)
+        reader.read()
+        if len(reader.shown) > before:
+            self._heard_at = reader.stream.read_at
+        if self._is_done(reader):
+            self._missing.discard(reader)
 
     def check(self, findings: Findings) -> None:
         """Compare what each was shown with what was acknowledged."""
         for reader in self._readers:
             reader.written.check(reader.replayed(), findings)
+            if not _is_at_head(reader):
+                detail = f"a client was shown {len(reader.shown)} messages, and never the head"
+                findings.add(Kind.LOST, reader.written.name, detail)
 
     def close(self) -> None:
         """Hang up."""

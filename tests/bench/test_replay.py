@@ -20,7 +20,7 @@ from bench.scenarios.replay import (
 from bench.scenarios.run import OptionsError
 from bench.scenarios.tails import tail_figures
 from bench.wire import WireError
-from tests.fakes.liar import Lie, open_liar
+from tests.fakes.liar import Frame, Lie, open_liar
 from tests.fakes.lies import LIES, change_one, kinds_found, lose_one, swap_two
 
 MESSAGES = 5
@@ -62,6 +62,20 @@ def test_a_lie_is_seen_by_every_client(lie: Lie, kinds: set[str]) -> None:
     with open_liar(lie) as url:
         _, findings = read_all(url, write(url, "ab"))
     assert kinds_found(findings.verdict(), at_least=2) == kinds
+
+
+def promise_more(messages: list[Frame]) -> list[Frame]:
+    """Tell of a head that is never shown."""
+    gap = {"type": "gap", "session": "a", "from": 6, "to": 9, "reason": "none", "seq": 9}
+    return [*messages, gap] if messages else []
+
+
+def test_a_head_that_is_told_and_never_shown_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.loads.replay.ANSWER_SECONDS_MAX", 0.3)
+    with open_liar(promise_more) as url:
+        made, findings = read_all(url, write(url, "a"))
+    assert made.latency.count == 0
+    assert kinds_found(findings.verdict()) == {"lost"}
 
 
 @pytest.mark.parametrize(
