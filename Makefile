@@ -2,7 +2,7 @@
 # Every target sets up what it needs; the bootstrap does nothing when the lock files are unchanged.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check bench demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
+.PHONY: help run test test-slow check bench peers results demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
 
 # Two workers fill two cores; each starts its own private PostgreSQL, so more cost more than they win.
 JOBS ?= 2
@@ -28,8 +28,16 @@ test-slow: setup-dev  ## the tests that take up to a minute each
 
 check: fmt-check lint types arch test  ## everything that must pass before a change lands
 
-bench: setup-dev  ## durable appends a second; ARGS="--connections 50 --in-flight 16 --seconds 10"
-	@$(PY) -m bench append $(ARGS)
+bench: setup-dev  ## two minutes of measuring; ARGS="--only append-64x1"
+	@$(PY) -m bench tour $(ARGS)
+
+peers: setup-dev  ## install what a user would otherwise pick into .peers, and measure beside it
+	@bench/peers/install.sh
+	@$(PY) -m bench peers $(ARGS)
+
+results: setup-dev  ## measure anew all that docs/benchmarks.md shows; two hours on a quiet machine
+	@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
+	@$(PY) -m bench plot docs/benchmarks/*.json --output docs/benchmarks
 
 demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)

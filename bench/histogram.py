@@ -68,7 +68,8 @@ class Histogram:
 
     def add(self, other: "Histogram") -> None:
         """Count everything that another one counted."""
-        self._counts = [own + more for own, more in zip(self._counts, other._counts, strict=True)]
+        for cell, count in other.pack().cells.items():
+            self._counts[cell] += count
         self.count += other.count
         self.total += other.total
         self.max = max(self.max, other.max)

@@ -148,7 +148,7 @@ def make_round(outcomes: Sequence[Outcome], figures: list[Figure], sync: SyncLat
     timeline = _timeline([outcome.timeline for outcome in outcomes])
     return Round(
         sync=sync,
-        figures=[Figure(RATE, round(rate, 1), "/s", Better.HIGHER), *_drift(timeline), *figures],
+        figures=[Figure(RATE, round(rate, 1), "/s", Better.HIGHER), *figures],
         latencies=latencies,
         acked=sum(outcome.acked for outcome in outcomes),
         refused=sum((Counter(outcome.refused) for outcome in outcomes), Counter[str]()),
@@ -172,7 +172,7 @@ def _timeline(timelines: Sequence[Sequence[Second]]) -> list[Second]:
     ]
 
 
-def _drift(timeline: Sequence[Second]) -> list[Figure]:
+def drift_figures(timeline: Sequence[Second]) -> list[Figure]:
     """Return the rate of the last fifth of a run over that of the first: 1 if cost does not grow."""
     if len(timeline) < DRIFT_SECONDS_MIN:
         return []

@@ -10,6 +10,7 @@ LATENCIES = {
     "delivery": "delivery",
     "replay": "replay",
     "late": "sent late",
+    "repeat": "answered again",
 }
 """How each kind of latency is called."""
 

@@ -31,10 +31,12 @@ from edge.protocol import (
     Request,
     Send,
     Stop,
+    ack_suffix,
     check_kind,
     check_name,
     clean_content,
     decode_request,
+    encode_ack,
     encode_error,
     encode_hello,
     encode_joined,
@@ -112,7 +114,7 @@ class Client:
         self._queues: dict[str, deque[Request]] = {}
         self._waiting: deque[str] = deque()
         self._activations = 0
-        self._ack_suffix = b',"durability":"%b"}' % node.durability.encode()
+        self._ack_suffix = ack_suffix(node.durability)
         self.principal = principal
         self.in_flight = 0
         self.closed = False
@@ -400,17 +402,9 @@ class Client:
         if self.closed:
             return
         self.in_flight -= 1
+        session = server.session.info.session
         self._transport.write_text(
-            b'{"type":"ack","ref":%b,"session":"%b","seq":%d,"id":"%b","client_id":%b,"duplicate":%b%b'
-            % (
-                ref,
-                server.session.info.session.encode(),
-                seq,
-                id.encode(),
-                b"null" if client_id is None else b'"%b"' % client_id.encode(),
-                b"true" if duplicate else b"false",
-                self._ack_suffix,
-            )
+            encode_ack(ref, session, seq, id, client_id, duplicate, self._ack_suffix)
         )
 
     def done(self, ref: Raw) -> None:

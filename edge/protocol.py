@@ -165,6 +165,7 @@ def check_ref(ref: bytes) -> None:
 
 _REF_STARTS = b'"-0123456789n'
 
+_LF, _CR = b"\n\r"
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
 
 
@@ -186,7 +187,8 @@ def clean_content(raw: Raw | bytes) -> bytes:
         and depth_of(content) > DEPTH_MAX
     ):
         raise EdgeError("too_deep", f"content is nested more than {DEPTH_MAX} deep")
-    if b"\n" in content or b"\r" in content:
+    # As numbers: a search for bytes in bytes first fails to take them for one, which costs ten times as much.
+    if _LF in content or _CR in content:
         return content.translate(_LINE_BREAKS)
     return content
 
@@ -282,6 +284,28 @@ def encode_joined(ref: Raw, session: str, head_seq: int) -> bytes:
         ref,
         session.encode(),
         head_seq,
+    )
+
+
+def ack_suffix(durability: str) -> bytes:
+    """Return how every ack of a node ends; made once per connection."""
+    return f',"durability":"{durability}"}}'.encode()
+
+
+def encode_ack(
+    ref: Raw,
+    session: str,
+    seq: int,
+    id: str,
+    client_id: str | None,
+    duplicate: bool,  # noqa: FBT001
+    suffix: bytes,
+) -> bytes:
+    """Return the answer to a message that is durable."""
+    quoted = "null" if client_id is None else f'"{client_id}"'
+    place = f',"session":"{session}","seq":{seq},"id":"{id}","client_id":{quoted},"duplicate":'
+    return b"".join(
+        (b'{"type":"ack","ref":', ref, place.encode(), b"true" if duplicate else b"false", suffix)
     )
 
 

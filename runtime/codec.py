@@ -81,7 +81,9 @@ def message_prefix(session: str) -> str:
 
 def encode_payload(kind: str, content: bytes, metadata: bytes) -> bytes:
     """Return what the client sent, as it stands inside the message; `digest_of` is taken over this."""
-    return b'"kind":"%b","content":%b,"metadata":%b' % (kind.encode(), content, metadata)
+    return b"".join(
+        (b'"kind":"', kind.encode(), b'","content":', content, b',"metadata":', metadata)
+    )
 
 
 def digest_of(payload: bytes) -> int:
@@ -101,7 +103,7 @@ def encode_message(
     """Return a message's one line of JSON."""
     quoted = "null" if client_id is None else f'"{client_id}"'
     envelope = f'{prefix}{seq},"id":"{message_id}","sender":"{sender}","client_id":{quoted},'
-    return b'%b%b,"at":"%b"}' % (envelope.encode(), payload, at)
+    return b"".join((envelope.encode(), payload, b',"at":"', at, b'"}'))
 
 
 def encode_read(session: str, user_id: str, seq: int, at: bytes) -> bytes:

@@ -25,6 +25,8 @@ IDENTIFIER_RULE = (
 KIND_RULE = f"1 to {KIND_LENGTH_MAX} characters of A-Z a-z 0-9 . _ : @ ~ + = | -"
 
 _COUNTER_BITS = 48
+_LOW_BITS = 12
+_LOW_HEX = tuple(f"{number:03x}" for number in range(1 << _LOW_BITS))
 
 
 class Stamper:
@@ -35,15 +37,28 @@ class Stamper:
     never runs backwards here, whatever the wall clock does.
     """
 
-    __slots__ = ("_counter", "_id_prefix", "_noise", "_second", "_second_text", "at", "at_ms")
+    __slots__ = (
+        "_high",
+        "_id_prefix",
+        "_low",
+        "_millisecond_prefix",
+        "_noise",
+        "_second",
+        "_second_text",
+        "at",
+        "at_ms",
+    )
 
     def __init__(self) -> None:
         self.at_ms = -1
         self.at = b""
         self._second = -1
         self._second_text = ""
+        self._millisecond_prefix = ""
         self._id_prefix = ""
-        self._counter = 0
+        # The counter, in two parts: the low one is looked up, which is three times as fast as formatting.
+        self._high = 0
+        self._low = 0
         # Ids must not collide; they need not be hard to guess. Seeded by the system, once.
         self._noise = Random(secrets.randbits(256))  # noqa: S311
 
@@ -58,14 +73,23 @@ class Stamper:
             self._second_text = format_time(second * 1000)[:20]
         self.at = f"{self._second_text}{now_ms % 1000:03d}Z".encode()
         noise = self._noise.getrandbits(26 + _COUNTER_BITS - 1)
-        self._counter = noise & ((1 << (_COUNTER_BITS - 1)) - 1)
+        counter = noise & ((1 << (_COUNTER_BITS - 1)) - 1)
         high = noise >> (_COUNTER_BITS - 1)
-        self._id_prefix = f"{now_ms >> 16:08x}-{now_ms & 0xFFFF:04x}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
+        self._millisecond_prefix = f"{now_ms >> 16:08x}-{now_ms & 0xFFFF:04x}-7{high >> 14:03x}-{0x8000 | high & 0x3FFF:04x}-"
+        self._count_from(counter >> _LOW_BITS)
+        self._low = counter & ((1 << _LOW_BITS) - 1)
 
     def next_id(self) -> str:
         """Return a new UUIDv7 in the millisecond of the last `tick`."""
-        self._counter = counter = self._counter + 1
-        return f"{self._id_prefix}{counter:012x}"
+        low = self._low = self._low + 1
+        if low == len(_LOW_HEX):
+            self._count_from(self._high + 1)
+            low = self._low = 0
+        return self._id_prefix + _LOW_HEX[low]
+
+    def _count_from(self, high: int) -> None:
+        self._high = high
+        self._id_prefix = f"{self._millisecond_prefix}{high:09x}"
 
 
 def format_time(at_ms: int) -> str:

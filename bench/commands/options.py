@@ -26,6 +26,12 @@ EXIT_BROKEN = 1
 EXIT_USAGE = 2
 """Nothing was measured."""
 
+GIVE_UP = (
+    *(ChildError, OptionsError, OutageError, PostgresNotFoundError, ServerError, WireError),
+    *(ConnectionError, TimeoutError),  # of the bench's own set-up
+)
+"""Why there may be nothing to report; anything else is a bug, and shows where."""
+
 Directory = Annotated[
     Path,
     typer.Option(
@@ -64,9 +70,7 @@ def run_scenario(
     """Run, write and print a report, and exit: with 1 if the promise was broken."""
     try:
         report = trio.run(scenario)
-    except (
-        ChildError, OptionsError, OutageError, PostgresNotFoundError, ServerError, WireError,
-    ) as error:  # fmt: skip
+    except GIVE_UP as error:
         give_up(error)
     if json is not None:
         write_json(report, json)

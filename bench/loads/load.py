@@ -24,7 +24,7 @@ class LoadPlan(msgspec.Struct, kw_only=True):
     seconds: float
     warmup_seconds: float
     messages_max: int | None = None
-    """The run ends earlier when so many were counted."""
+    """The run ends earlier when so many were counted; this is looked at once a second."""
     verify: bool = True
     """False for a server that cannot replay."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.environment import measure_sync_ms
 from bench.loads.append import AppendPlan
-from bench.measurement import Watched, measure, open_bare
+from bench.measurement import Watched, drift_figures, measure, open_bare
 from bench.outage import archive_file, unflushed_bytes_max
 from bench.report import RATE, Better, Figure, Report, Round, make_report, progress
 from bench.scenarios.run import (
@@ -63,6 +63,8 @@ async def run_append(options: AppendOptions, scenario: str = "append") -> Report
             target.sync,
             held_back=target.archive_file if options.archive_down else None,
         )
+        if options.per_second is None:
+            made.figures += drift_figures(made.timeline)
         if options.beside_bare:
             progress("the bare server")
             bare.append(await _measure_bare(options))

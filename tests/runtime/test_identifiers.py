@@ -78,3 +78,12 @@ def test_names_that_clients_take_out_of_an_address_are_not(name: str) -> None:
     assert not is_identifier(name)
     assert is_kind(name)
     assert "not . or .." in IDENTIFIER_RULE
+
+
+def test_ids_go_on_in_order_where_the_low_part_of_the_counter_begins_anew() -> None:
+    stamper = Stamper()
+    stamper.tick(1_700_000_000_000)
+    ids = [stamper.next_id() for _ in range(10_000)]
+    counters = [int(each[-12:], 16) for each in ids]
+    assert counters == list(range(counters[0], counters[0] + 10_000))
+    assert len({each[:-12] for each in ids}) == 1
