@@ -35,7 +35,7 @@ peers: setup-dev  ## install what a user would otherwise pick into .peers, and m
 	@bench/peers/install.sh
 	@$(PY) -m bench peers $(ARGS)
 
-results: setup-dev  ## measure anew all that docs/benchmarks.md shows; two hours on a quiet machine
+results: setup-dev  ## measure anew all that docs/benchmarks.md shows; most of an hour on a quiet machine
 	@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
 	@$(PY) -m bench plot docs/benchmarks/*.json --output docs/benchmarks
 

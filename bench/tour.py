@@ -32,28 +32,30 @@ SHORT = (
 """About two minutes; one round each, so it shows what there is and proves nothing."""
 
 THOROUGH = (
-    Stop("append-64x1", "append --connections 64 --in-flight 1 --beside-bare --rounds 5"),
-    Stop("append-50x16", "append --connections 50 --in-flight 16 --beside-bare --rounds 5"),
+    Stop("append-64x1", "append --seconds 8 --beside-bare"),
+    Stop("append-50x16", "append --connections 50 --in-flight 16 --seconds 8 --beside-bare"),
     Stop(
         "append-50x16-archive-down",
-        "append --connections 50 --in-flight 16 --beside-bare --archive-down --rounds 5 --seconds 6",
+        "append --connections 50 --in-flight 16 --seconds 6 --beside-bare --archive-down",
     ),
-    Stop("ancestor", "ancestor --beside-bare --rounds 5"),
-    Stop("rate", "rate 10000 --joined --seconds 30 --rounds 3"),
-    Stop("fanout", "fanout --subscribers 100 --seconds 10 --rounds 3"),
-    Stop("mixed", "mixed --seconds 20 --rounds 3"),
+    Stop("ancestor", "ancestor --seconds 8 --beside-bare"),
+    Stop("rate", "rate 10000 --joined --seconds 20"),
+    Stop("fanout", "fanout --subscribers 100 --rounds 3"),
+    Stop("mixed", "mixed --seconds 15 --rounds 3"),
     Stop("chat", "chat"),
+    Stop("peers-64x1", "peers"),
+    Stop("peers-50x16", "peers --connections 50 --in-flight 16"),
     Stop("replay", "replay"),
     Stop("recover", "recover"),
     Stop("flush-sqlite", "flush --seconds 60"),
     Stop("flush-postgres", "flush --seconds 60 --archive postgres"),
-    Stop("peers-64x1", "peers"),
-    Stop("peers-50x16", "peers --connections 50 --in-flight 16"),
-    Stop("growth", "append --connections 50 --in-flight 16 --sessions 100000 --messages 10000000"
-         " --seconds 1200"),
-    Stop("idle", "idle"),
-)  # fmt: skip
-"""An hour or so, on a machine that does nothing else."""
+    Stop("idle", "idle --sessions 100000"),
+    Stop(
+        "growth",
+        "append --connections 50 --in-flight 16 --sessions 100000 --messages 10000000 --seconds 1200",
+    ),
+)
+"""Most of an hour, on a machine that does nothing else."""
 
 
 def run_tour(
