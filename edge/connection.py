@@ -6,7 +6,7 @@ that does not read cannot ask for more. Life: handshake → open → closing →
 checked by `sweep`.
 """
 
-import selectors
+import select
 import socket
 from collections import Counter
 
@@ -26,8 +26,8 @@ READ_BYTES = 64 * 1024
 SEND_BYTES = 256 * 1024
 """Joined for one call; the kernel rarely takes more at once."""
 
-_READ = selectors.EVENT_READ
-_WRITE = selectors.EVENT_WRITE
+_READ = select.EPOLLIN
+_WRITE = select.EPOLLOUT
 
 
 class Switchboard:
@@ -40,8 +40,9 @@ class Switchboard:
         self.auth = auth
         self.origins = origins
         self.limits = limits
-        self.selector = selectors.DefaultSelector()
-        self.connections: set[Connection] = set()
+        self.poll = select.epoll()
+        self.connections: dict[int, Connection] = {}
+        """By descriptor."""
         self.dirty: list[Connection] = []
         self.now = trio.current_time()
         self.bytes_received = 0
@@ -62,6 +63,7 @@ class Connection:
     __slots__ = (
         "_board",
         "_close_at",
+        "_descriptor",
         "_eof_sent",
         "_heard_at",
         "_interest",
@@ -81,6 +83,7 @@ class Connection:
     def __init__(self, board: Switchboard, sock: socket.socket) -> None:
         self._board = board
         self._socket = sock
+        self._descriptor = sock.fileno()
         self._websocket = WebSocket(board.limits)
         self._out: list[bytes] = []
         self._partial = False
@@ -93,8 +96,8 @@ class Connection:
         self.buffered = 0
         self.client: Client | None = None
         self.closed = False
-        board.connections.add(self)
-        board.selector.register(sock, _READ, self)
+        board.connections[self._descriptor] = self
+        board.poll.register(self._descriptor, _READ)
 
     # What comes in.
 
@@ -140,6 +143,8 @@ class Connection:
             self._board.messages_received += len(messages)
             for message in messages:
                 client.receive(message)
+        if not websocket.involved:
+            return
         if websocket.failure is not None and self._close_at is None:
             client.cut(websocket.failure)
             return
@@ -195,7 +200,8 @@ class Connection:
             full = self.buffered > self._board.limits.connection_buffer_bytes_max
             self._watch(_WRITE if full else _READ | _WRITE)
         else:
-            self._watch(_READ)
+            if self._interest != _READ:
+                self._watch(_READ)
             if self._eof_sent:
                 self._shutdown()
         if self._room is not None and self.buffered <= self._low_water:
@@ -231,7 +237,7 @@ class Connection:
     def _watch(self, interest: int) -> None:
         if interest != self._interest:
             self._interest = interest
-            self._board.selector.modify(self._socket, interest, self)
+            self._board.poll.modify(self._descriptor, interest)
 
     @property
     def _low_water(self) -> int:
@@ -262,8 +268,8 @@ class Connection:
             return
         self.closed = True
         board = self._board
-        board.selector.unregister(self._socket)
-        board.connections.discard(self)
+        board.poll.unregister(self._descriptor)
+        del board.connections[self._descriptor]
         self._socket.close()
         self._out.clear()
         if self.client is not None:

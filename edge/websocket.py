@@ -116,6 +116,7 @@ class WebSocket:
         "_rest",
         "_silent",
         "failure",
+        "involved",
         "principal",
         "refused",
     )
@@ -130,6 +131,8 @@ class WebSocket:
         self._answer: bytes | None = None
         self._silent = False
         self.failure: EdgeError | None = None
+        self.involved = False
+        """Whether the last `receive` brought anything but whole texts: only then is there more to look at."""
         self.principal: Principal | None = None
         self.refused = False
 
@@ -150,7 +153,9 @@ class WebSocket:
         If `failure` is set afterwards, the connection must be cut once they are handled: protocol_error,
         bad_utf8, message_too_large, binary_frame, too_many_fragments, rate_limited.
         """
+        self.involved = False
         if not self.is_open:
+            self.involved = True
             # Its answer to our close frame, and whatever else it had sent before it read that.
             self._protocol.receive_data(data)
             return []
@@ -196,6 +201,7 @@ class WebSocket:
         Raises:
             EdgeError: whatever `failure` may be.
         """
+        self.involved = True
         header_end, stop = frame_extent(data, index)
         if header_end is None or stop is None:
             return index

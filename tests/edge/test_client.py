@@ -343,7 +343,7 @@ async def test_a_client_that_asks_for_many_sessions_does_not_stand_before_the_ot
         assert (await other.ask(type="join", ref="j", session="s", create={}))["type"] == "joined"
         waiting = [
             connection.client.in_flight
-            for connection in server.pump.board.connections
+            for connection in server.pump.board.connections.values()
             if connection.client
         ]
         assert max(waiting) > 500

@@ -1,4 +1,4 @@
-import selectors
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -135,7 +135,7 @@ async def test_a_stalled_reader_is_cut_off_and_the_others_notice_nothing(
                     sent += 1
                     await writer.ask(type="send", ref=sent, session="s", content=body)
                     assert (await reader.receive("message"))["seq"] == sent
-                    connections = server.pump.board.connections
+                    connections = server.pump.board.connections.values()
                     assert (
                         max(c.buffered for c in connections)
                         <= 2 * limits.connection_buffer_bytes_max
@@ -220,7 +220,7 @@ async def test_a_bug_that_one_client_meets_closes_it_and_no_other(
         raise RuntimeError("swordfish")
 
     async with open_pump() as server, open_socket(server.port) as broken:
-        (connection,) = server.pump.board.connections
+        (connection,) = server.pump.board.connections.values()
         async with open_socket(server.port) as other:
             with monkeypatch.context() as patched:
                 unbroken = getattr(Client if hook == "receive" else Connection, hook)
@@ -232,9 +232,7 @@ async def test_a_bug_that_one_client_meets_closes_it_and_no_other(
 
                 patched.setattr(Client if hook == "receive" else Connection, hook, fail_once)
                 if hook == "on_writable":
-                    server.pump.board.selector.modify(
-                        connection._socket, selectors.EVENT_WRITE, connection
-                    )
+                    server.pump.board.poll.modify(connection._descriptor, select.EPOLLOUT)
                 await broken.send(type="ping", ref="1")
                 assert await broken.wait_closed() == close_code
             assert (await other.ask(type="ping", ref="p"))["type"] == "ok"
