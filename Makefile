@@ -37,7 +37,8 @@ peers: setup-dev  ## install what a user would otherwise pick into .peers, and m
 
 results: setup-dev  ## measure anew all that docs/benchmarks.md shows; most of an hour on a quiet machine
 	@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
-	@$(PY) -m bench plot docs/benchmarks/*.json --output docs/benchmarks
+	@$(PY) -m bench results --page docs/benchmarks.md
+	@for file in docs/benchmarks/*.json; do $(PY) -m bench plot $$file --output docs/benchmarks/$$(basename $$file .json); done
 
 demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)

@@ -13,25 +13,13 @@ from bench.commands.peers import peers
 from bench.commands.plot import plot
 from bench.commands.recover import recover
 from bench.commands.replay import replay
+from bench.commands.results import results
 from bench.commands.tour import tour
 
 COMMANDS = (
-    append,
-    rate,
-    ancestor,
-    flush,
-    replay,
-    recover,
-    idle,
-    demo,
-    compare,
-    peers,
-    fanout,
-    plot,
-    mixed,
-    chat,
-    tour,
-)
+    tour, append, rate, ancestor, flush, fanout, mixed, chat, replay, recover, idle, peers, demo,
+    compare, plot, results,
+)  # fmt: skip
 
 app = typer.Typer(
     help="Measure Ringlog, and check that it kept its promise while it was measured.",

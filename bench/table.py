@@ -74,14 +74,15 @@ def print_findings(console: Console, verdict: dict[str, bool | int], examples: l
 
 def _metric_row(metric: Metric) -> dict[str, str]:
     """Return the median; of several rounds their range as well."""
-    text = _number(metric.median, metric.unit)
+    text = number_text(metric.median, metric.unit)
     if len(metric.values) > 1:
-        low, high = (_number(each(metric.values), metric.unit) for each in (min, max))
+        low, high = (number_text(each(metric.values), metric.unit) for each in (min, max))
         text = f"{text} ({low} – {high})"
     return {metric.name: f"{text} {metric.unit}".rstrip()}
 
 
-def _number(value: float, unit: str) -> str:
+def number_text(value: float, unit: str) -> str:
+    """Return a figure with as many digits as mean something."""
     if unit in UNITS_WHOLE or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.4g}"
