@@ -38,7 +38,8 @@ peers: setup-dev  ## install what a user would otherwise pick into .peers, and m
 results: setup-dev  ## measure anew all that docs/benchmarks.md shows; most of an hour on a quiet machine
 	@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
 	@$(PY) -m bench results --page docs/benchmarks.md
-	@for file in docs/benchmarks/*.json; do $(PY) -m bench plot $$file --output docs/benchmarks/$$(basename $$file .json); done
+	@$(PY) -m bench plot $$(ls docs/benchmarks/*.json | grep -v growth) --output docs/benchmarks
+	@$(PY) -m bench plot docs/benchmarks/growth.json --output docs/benchmarks/growth
 
 demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)
