@@ -39,7 +39,7 @@ ROUNDS_MIN = 3
 SYNC_DIFFERENCE_MAX = 0.2
 """Of the disk's median sync; beyond it, the disk was in another state."""
 
-_EXPECTED_TO_DIFFER = {"commit", "load"}
+_EXPECTED_TO_DIFFER = {"commit", "load", "interpreter_ns"}
 """What one compares, and what is of one moment."""
 
 
@@ -147,6 +147,7 @@ def compare_reports(a: Report, b: Report, threshold: float = THRESHOLD) -> Compa
             *_config_warnings(a.config, b.config),
             *_environment_warnings(a.environment, b.environment),
             *_sync_warnings(a.fdatasync_ms, b.fdatasync_ms),
+            *_speed_warnings(a.environment.interpreter_ns, b.environment.interpreter_ns),
             *_missing_warnings("A", figures_a, figures_b),
             *_missing_warnings("B", figures_b, figures_a),
         ],
@@ -244,6 +245,15 @@ def _sync_warnings(a: SyncLatency, b: SyncLatency) -> list[str]:
         return []
     syncs = f"fdatasync alone took {a.p50:g} ms in A and {b.p50:g} ms in B (p50)"
     return [f"{syncs}: another state of the disk, so the comparison is doubtful"]
+
+
+def _speed_warnings(a: float, b: float) -> list[str]:
+    """Compare the interpreter itself, by the same limit."""
+    low, high = sorted((a, b))
+    if high <= low * (1 + SYNC_DIFFERENCE_MAX):
+        return []
+    calls = f"a function call took {a:g} ns in A and {b:g} ns in B"
+    return [f"{calls}: another speed of the machine, so the comparison is doubtful"]
 
 
 def _missing_warnings(name: str, figures: _Figures, others: _Figures) -> list[str]:

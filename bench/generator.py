@@ -25,6 +25,7 @@ from bench.loads.fanout import Fanout, FanoutPlan
 from bench.loads.load import Load, LoadPlan, turn_until
 from bench.loads.mixed import Mixed, MixedPlan
 from bench.report import Second
+from bench.wire import WireError
 
 READY = "ready"
 """Every connection is set up, and nothing was sent."""
@@ -93,8 +94,10 @@ def run_load(
     seconds = _measure(load, plan, progress)
     counted = load.tally.count(load.rated)
     reach(MEASURED)
-    latencies = {kind: latency.pack() for kind, latency in load.tally.latencies.items()}
     load.drain()
+    # What was on the way is waited for, and counts among the waits: else the longest would be left out.
+    load.tally.fold()
+    latencies = {kind: latency.pack() for kind, latency in load.tally.latencies.items()}
     reach(DRAINED)
     verifying = time.perf_counter()
     if plan.verify:
@@ -132,7 +135,15 @@ def _measure(load: Load, plan: LoadPlan, progress: Callable[[str], None]) -> flo
 
 
 def main() -> None:
-    """Run one plan."""
+    """Run one plan; why it could not be is the last line on stderr."""
+    try:
+        _run_plan()
+    except (OSError, WireError) as error:
+        print(f"generator: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run_plan() -> None:
     plan = _decode_plan(sys.stdin.buffer.readline())
     # Millions of acks are kept and none is garbage: collections would only stretch the tail.
     gc.disable()

@@ -54,10 +54,10 @@ class Histogram:
         self.max = 0
 
     def record(self, value: int) -> None:
-        """Count one value."""
-        if value > self.max:
-            self.max = value
-            value = min(value, _VALUE_MAX)
+        """Count one value; what lies outside the range counts as its nearest end."""
+        self.max = max(self.max, value)
+        if not 0 <= value <= _VALUE_MAX:
+            value = 0 if value < 0 else _VALUE_MAX
         shift = value.bit_length() - PRECISION_BITS
         if shift > 0:
             self._counts[(shift << _HALF_BITS) + (value >> shift)] += 1

@@ -1,7 +1,8 @@
 """One server under one load: what the generators saw, and what could be seen beside it meanwhile."""
 
+import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,12 @@ from bench.report import RATE, Better, Figure, Round, Second, merge_verdicts
 GENERATOR_SHARE_MAX = 0.9
 """Of one core: beyond this the generator may be what limits the rate."""
 
+MACHINE_SHARE_MAX = 0.95
+"""Of all cores: beyond this nobody gets one when he needs it."""
+
+LATE_US_MAX = 3_000
+"""Three ticks of the open loop."""
+
 DRIFT_SECONDS_MIN = 10
 """A shorter run has no beginning and end that could be told apart."""
 
@@ -40,9 +47,17 @@ class Watched:
 
 
 async def measure(
-    plans: Sequence[Plan], watched: Watched, sync: SyncLatency, *, held_back: Path | None = None
+    plans: Sequence[Plan],
+    watched: Watched,
+    sync: SyncLatency,
+    *,
+    held_back: Path | None = None,
+    crash: Callable[[], Awaitable[None]] | None = None,
 ) -> Round:
     """Load a server, with a generator for each plan; hold back its archive meanwhile, if asked.
+
+    `crash` is called when everything was answered and before anything is replayed: what the server showed
+    from its memory would say nothing about what is durable.
 
     Raises:
         ChildError: A generator gave up.
@@ -66,6 +81,8 @@ async def measure(
             await _Arrival(generators, DRAINED).wait()
             await outage.aclose()
             catch_up_seconds = None if held_back is None else await wait_caught_up(probe)
+            if crash is not None:
+                await crash()
             await _go_on(generators)
             outcomes = await _outcomes(generators)
     figures += [*sync_figures(before, after), *lag_figures(probe.samples)]
@@ -155,7 +172,7 @@ def make_round(outcomes: Sequence[Outcome], figures: list[Figure], sync: SyncLat
         timeline=timeline,
         verdict=merge_verdicts(outcome.verdict for outcome in outcomes),
         examples=[example for outcome in outcomes for example in outcome.examples],
-        warnings=_warnings(figures),
+        warnings=warnings_of(figures, latencies),
     )
 
 
@@ -186,12 +203,26 @@ def drift_figures(timeline: Sequence[Second]) -> list[Figure]:
     return [Figure("rate, last fifth over first", round(last / first, 3), "", Better.HIGHER)]
 
 
-def _warnings(figures: Sequence[Figure]) -> list[str]:
-    share = next(each.value for each in figures if each.name == GENERATOR)
-    if share <= GENERATOR_SHARE_MAX:
-        return []
-    said = f"a generator used {share:.2f} of a core: it may be what limits the rate;"
-    return [f"{said} give it more processes with --generators, on a machine that has the cores"]
+def warnings_of(figures: Sequence[Figure], latencies: Mapping[str, Histogram]) -> list[str]:
+    """Say what else than the server may be what limits these figures."""
+    shares = {each.name: each.value for each in figures if each.unit == "cores"}
+    late, cores = latencies.get("late"), len(os.sched_getaffinity(0))
+    warnings = []
+    if shares[GENERATOR] > GENERATOR_SHARE_MAX:
+        warnings.append(
+            f"a generator used {shares[GENERATOR]:.2f} of a core: it may be what limits the rate;"
+            " give it more processes with --generators, on a machine that has the cores"
+        )
+    if sum(shares.values()) > MACHINE_SHARE_MAX * cores:
+        warnings.append(
+            f"{sum(shares.values()):.2f} of {cores} cores were in use: the load competes with the server"
+        )
+    if late is not None and late.percentile(99) > LATE_US_MAX:
+        warnings.append(
+            f"messages left up to {late.percentile(99) / 1000:.0f} ms (p99) after they were due, by the"
+            " generator's own doing: as much of each latency is not the server's"
+        )
+    return warnings
 
 
 @asynccontextmanager

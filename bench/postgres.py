@@ -59,7 +59,11 @@ DURABLE_SETTINGS = {
 """An acknowledged commit survives the loss of power, as far as the disk keeps its word."""
 
 
-class PostgresNotFoundError(Exception):
+class PostgresError(Exception):
+    """A private server cannot be made or started; the message says why."""
+
+
+class PostgresNotFoundError(PostgresError):
     """There is no PostgreSQL on this machine."""
 
     def __init__(self) -> None:
@@ -142,7 +146,7 @@ class PrivatePostgresServer(PostgresServer):
         """Make the data directory.
 
         Raises:
-            RuntimeError: It cannot be made; the message says why.
+            PostgresError: It cannot be made; the message says why.
         """
         if self._user is not None:
             os.chown(self._directory, self._user.pw_uid, self._user.pw_gid)
@@ -163,7 +167,7 @@ class PrivatePostgresServer(PostgresServer):
                 extra_groups=None if self._user is None else [],
             )
         if made.returncode != 0:
-            raise RuntimeError(f"initdb fails:\n{self._log().read_text()[-2000:]}")
+            raise PostgresError(f"initdb fails:\n{self._log().read_text()[-2000:]}")
 
     def start(self) -> None:
         """Start, and return when it answers. It dies with the thread that called this."""
@@ -213,7 +217,7 @@ class PrivatePostgresServer(PostgresServer):
             except psycopg.OperationalError as error:
                 if self._process.poll() is not None or time.monotonic() > give_up_at:
                     message = f"PostgreSQL does not start:\n{self._log().read_text()[-2000:]}"
-                    raise RuntimeError(message) from error
+                    raise PostgresError(message) from error
                 _pause()
             else:
                 return

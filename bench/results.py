@@ -48,7 +48,7 @@ def results_text(results: Mapping[str, Report]) -> str:
     appends = {name: report for name, report in results.items() if report.scenario in APPENDS}
     peers = {name: report for name, report in results.items() if report.scenario == SCENARIO}
     others = {name: report for name, report in results.items() if name not in {*appends, *peers}}
-    parts = [_machine(next(iter(results.values())))]
+    parts = [_runs_table(results)]
     if appends:
         parts += ["### Durable appends", _appends_table(appends)]
     for name, report in peers.items():
@@ -59,13 +59,48 @@ def results_text(results: Mapping[str, Report]) -> str:
     return "\n\n".join(parts)
 
 
-def _machine(report: Report) -> str:
-    machine, sync = report.environment, report.fdatasync_ms
-    return (
-        f"{machine.cores} cores of an {machine.cpu}, {machine.filesystem}, Linux {machine.kernel},"
-        f" Python {machine.python} (a call takes {machine.interpreter_ns:.0f} ns), `fdatasync` p50"
-        f" {sync.p50:.2f} ms. Medians of the rounds, where there are several."
+def _runs_table(results: Mapping[str, Report]) -> str:
+    """Return what each run ran on, and what to know about it; a broken promise stands here."""
+    heads = (
+        "file",
+        "commit",
+        "rounds",
+        "a call in Python",
+        "`fdatasync` p50",
+        "verdict",
+        "to know",
     )
+    machine = next(iter(results.values())).environment
+    rows = []
+    for name, report in results.items():
+        where = report.environment
+        known = [f"{other.scenario}: {text}" for other in report.beside for text in other.warnings]
+        absent = report_absent(report)
+        own = [text for text in report.warnings if text.partition(": ")[0] not in absent]
+        rows.append(
+            (
+                _file(name),
+                where.commit,
+                str(report.config.get("rounds", 1)),
+                f"{where.interpreter_ns:.0f} ns",
+                f"{report.fdatasync_ms.p50:.2f} ms",
+                _verdict(report),
+                "; ".join([*own, *known]),
+            )
+        )
+    text = (
+        f"{machine.cores} cores of an {machine.cpu}, {machine.filesystem}, Linux {machine.kernel},"
+        f" Python {machine.python}. Where there are several rounds, these are their medians."
+    )
+    return f"{text}\n\n{_table(heads, rows)}"
+
+
+def _verdict(report: Report) -> str:
+    broken = [each for each in (report, *report.beside) if not each.verdict.get("ok", True)]
+    if not broken:
+        return f"{report.acked:,} verified" if report.verdict else "none"
+    counts = {kind: count for each in broken for kind, count in each.verdict.items() if count}
+    return f"**BROKEN**: {', '.join(f'{count} {kind}' for kind, count in counts.items())}"
 
 
 def _appends_table(results: Mapping[str, Report]) -> str:
@@ -84,7 +119,7 @@ def _appends_table(results: Mapping[str, Report]) -> str:
             (
                 _file(name),
                 _load(report),
-                f"{report.rate_per_second or 0:,.0f}",
+                "–" if report.rate_per_second is None else f"{report.rate_per_second:,.0f}",
                 *_waits(report),
                 _value(report, "flush lag p99"),
                 "–" if bare is None else f"{bare.rate_per_second or 0:,.0f}",

@@ -133,6 +133,11 @@ class Server:
         if ended is not None:
             raise self._error(f"the server exited with {ended} before it was killed")
 
+    async def crash(self) -> None:
+        """Kill the process, and start another one."""
+        await self.kill()
+        await self.start()
+
     async def wait_ended(self, seconds: float) -> int:
         """Wait for a process that ends by itself, and return its exit code.
 

@@ -32,6 +32,7 @@ SHORT = (
 """About two minutes; one round each, so it shows what there is and proves nothing."""
 
 THOROUGH = (
+    Stop("append-1x1", "append --connections 1 --seconds 5 --rounds 3"),
     Stop("append-64x1", "append --seconds 8 --beside-bare"),
     Stop("append-50x16", "append --connections 50 --in-flight 16 --seconds 8 --beside-bare"),
     Stop(
@@ -70,6 +71,17 @@ def run_tour(
         if output is not None:
             arguments += ["--json", str(output / f"{stop.name}.json")]
         print(f"\n$ python -m bench {stop.arguments}", flush=True)
-        if subprocess.run([sys.executable, "-m", "bench", *arguments], check=False).returncode:
+        if _run([sys.executable, "-m", "bench", *arguments]):
             failed.append(stop.name)
     return failed
+
+
+def _run(command: list[str]) -> int:
+    """Run one stop; when this is interrupted, let it end its servers before we end."""
+    with subprocess.Popen(command) as stop:
+        try:
+            return stop.wait()
+        except KeyboardInterrupt:
+            stop.terminate()
+            stop.wait()
+            raise

@@ -65,7 +65,7 @@ class Writer:
     """One connection, and its sessions in turn: message n goes to session n modulo their number."""
 
     __slots__ = (
-        "_acked_ids", "_acked_numbers", "_acked_seqs", "_content_bytes", "_frames", "_live_seqs", "_tally",
+        "_acked_ids", "_acked_numbers", "_acked_seqs", "_answered", "_content_bytes", "_frames", "_live_seqs", "_tally",
         "refused", "sent", "sessions", "started", "stream", "url", "user",
     )  # fmt: skip
 
@@ -93,6 +93,8 @@ class Writer:
         self._acked_numbers = array("q")
         self._acked_seqs = array("q")
         self._acked_ids: list[str] = []
+        self._answered = bytearray()
+        """By number: 1 once it has an ack."""
         self._live_seqs = [0] * sessions if joined else None
         self.stream = self._set_up(joined=joined)
 
@@ -131,6 +133,7 @@ class Writer:
     def _take(self, count: int) -> bytes:
         frames, first = self._frames, self.sent
         self.sent = last = first + count
+        self._answered.extend(bytes(count))
         if len(frames) == 1:
             frame = frames[0]
             return b"".join([frame % (n, n, n) for n in range(first, last)])
@@ -140,12 +143,16 @@ class Writer:
         """Read what has arrived, record latencies, and return how many messages were acknowledged."""
         record = self._tally.now["ack"].record
         numbers, seqs, ids = self._acked_numbers, self._acked_seqs, self._acked_ids
-        started, stream = self.started, self.stream
+        answered, started, stream = self._answered, self.started, self.stream
         before = len(seqs)
         for payload in stream.read():
             answer = _decode_hot(payload)
             if type(answer) is _HotAck:
                 number = int(answer.ref)
+                if answered[number]:
+                    self._see_second(answer)
+                    continue
+                answered[number] = 1
                 numbers.append(number)
                 seqs.append(answer.seq)
                 ids.append(answer.id)
@@ -155,6 +162,11 @@ class Writer:
             elif type(answer) is Error:
                 self.refused.append(answer)
         return len(seqs) - before
+
+    def _see_second(self, ack: _HotAck) -> None:
+        session = self.sessions[int(ack.ref) % len(self.sessions)]
+        detail = f"message {ack.ref} was sent once and acknowledged again, at seq {ack.seq}"
+        self._tally.findings.add(Kind.DUPLICATED, session, detail)
 
     def _see_live(self, message: _HotMessage) -> None:
         number = int(message.client_id)

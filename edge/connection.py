@@ -66,7 +66,6 @@ class Connection:
         "_descriptor",
         "_eof_sent",
         "_heard_at",
-        "_interest",
         "_out",
         "_partial",
         "_pinged_at",
@@ -78,6 +77,7 @@ class Connection:
         "buffered",
         "client",
         "closed",
+        "interest",
     )
 
     def __init__(self, board: Switchboard, sock: socket.socket) -> None:
@@ -89,7 +89,8 @@ class Connection:
         self._partial = False
         self._queued = False
         self._eof_sent = False
-        self._interest = _READ
+        self.interest = _READ
+        """The events that it waits for; of others it hears only errors and hang-ups."""
         self._room: trio.Event | None = None
         self._heard_at = self._progress_at = self._pinged_at = board.now
         self._close_at: float | None = None
@@ -169,7 +170,7 @@ class Connection:
     def flush(self) -> None:
         """Send what is queued, unless the socket is full: then the pump sends when it is not."""
         self._queued = False
-        if not self.closed and not self._interest & _WRITE:
+        if not self.closed and not self.interest & _WRITE:
             self._send()
 
     def on_writable(self) -> None:
@@ -200,7 +201,7 @@ class Connection:
             full = self.buffered > self._board.limits.connection_buffer_bytes_max
             self._watch(_WRITE if full else _READ | _WRITE)
         else:
-            if self._interest != _READ:
+            if self.interest != _READ:
                 self._watch(_READ)
             if self._eof_sent:
                 self._shutdown()
@@ -235,8 +236,8 @@ class Connection:
             self._partial = True
 
     def _watch(self, interest: int) -> None:
-        if interest != self._interest:
-            self._interest = interest
+        if interest != self.interest:
+            self.interest = interest
             self._board.poll.modify(self._descriptor, interest)
 
     @property

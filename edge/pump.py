@@ -83,10 +83,15 @@ class Pump:
                 connection = connections.get(descriptor)
                 if connection is None:
                     continue
-                # An error or a hang-up is both.
-                if events & ~select.EPOLLIN:
+                # An error or a hang-up is whatever it waits for.
+                interest = connection.interest
+                if events & ~select.EPOLLIN and interest & select.EPOLLOUT:
                     self._guard(connection, connection.on_writable, tell=False)
-                if events & ~select.EPOLLOUT and not connection.closed:
+                if (
+                    events & ~select.EPOLLOUT
+                    and interest & select.EPOLLIN
+                    and not connection.closed
+                ):
                     self._guard(connection, connection.on_readable)
                 turn += 1
                 if turn == CONNECTIONS_PER_TURN:

@@ -39,6 +39,9 @@ def print_demo(result: DemoResult) -> None:
     """Print what was played, and whether the archive holds it."""
     console = Console()
     findings = result.findings
+    if not findings.ok:
+        print_findings(console, findings.verdict(), findings.examples)
+        return
     rate = result.messages / result.play_seconds
     rows = {
         "conversations": f"{result.conversations:,}",
@@ -48,7 +51,4 @@ def print_demo(result: DemoResult) -> None:
         "messages in the archive": f"{result.archived:,}",
     }
     print_rows(console, rows)
-    if findings.ok:
-        console.print("All there, in order, once, byte for byte.", style="bold green")
-    else:
-        print_findings(console, findings.verdict(), findings.examples)
+    console.print("All there, in order, once, byte for byte.", style="bold green")

@@ -8,8 +8,9 @@ import trio
 import typer
 
 from bench.child import ChildError
+from bench.commands.stored import give_up
 from bench.outage import OutageError
-from bench.postgres import PostgresNotFoundError
+from bench.postgres import PostgresError
 from bench.report import Report, write_json
 from bench.scenarios.run import OptionsError
 from bench.server import ServerError
@@ -23,11 +24,8 @@ DIRECTORY = Path(".ringlog")
 EXIT_BROKEN = 1
 """The promise was not kept."""
 
-EXIT_USAGE = 2
-"""Nothing was measured."""
-
 GIVE_UP = (
-    *(ChildError, OptionsError, OutageError, PostgresNotFoundError, ServerError, WireError),
+    *(ChildError, OptionsError, OutageError, PostgresError, ServerError, WireError),
     *(ConnectionError, TimeoutError),  # of the bench's own set-up
 )
 """Why there may be nothing to report; anything else is a bug, and shows where."""
@@ -68,6 +66,8 @@ def run_scenario(
     show: Callable[[Report], None] = print_report,
 ) -> NoReturn:
     """Run, write and print a report, and exit: with 1 if the promise was broken."""
+    if json is not None and not json.absolute().parent.is_dir():
+        give_up(OptionsError(f"--json {json}: there is no such directory"))
     try:
         report = trio.run(scenario)
     except GIVE_UP as error:
@@ -77,9 +77,3 @@ def run_scenario(
     if str(json) != "-":
         show(report)
     raise typer.Exit(0 if report.ok else EXIT_BROKEN)
-
-
-def give_up(error: Exception) -> NoReturn:
-    """Say why there is nothing to report."""
-    typer.echo(f"bench: {error}", err=True)
-    raise typer.Exit(EXIT_USAGE)

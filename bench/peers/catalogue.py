@@ -19,6 +19,7 @@ from bench.peers.program import (
 )
 from bench.postgres import (
     DURABLE_SETTINGS,
+    PostgresError,
     PostgresNotFoundError,
     find_binaries,
     open_private_postgres,
@@ -164,7 +165,7 @@ class Postgres(Peer):
                 server = stack.enter_context(
                     open_private_postgres(settings, parent=site.directory, prefix=site.prefix)
                 )
-            except (OSError, RuntimeError) as error:
+            except (OSError, PostgresError) as error:
                 raise PeerError(str(error)) from error
             yield Running(server.url("postgres"), (server.pid,))
 

@@ -62,16 +62,19 @@ async def run_append(options: AppendOptions, scenario: str = "append") -> Report
             target.watched,
             target.sync,
             held_back=target.archive_file if options.archive_down else None,
+            crash=target.crash,
         )
         if options.per_second is None:
             made.figures += drift_figures(made.timeline)
+        return made
+
+    async def after_round(made: Round) -> None:
         if options.beside_bare:
             progress("the bare server")
             bare.append(await _measure_bare(options))
             made.figures.insert(1, _ratio(made, bare[-1]))
-        return made
 
-    report = await run_rounds(scenario, options, one_round, settings)
+    report = await run_rounds(scenario, options, one_round, settings, after_round)
     if bare:
         beside = make_report("bare", bare, config=report.config, environment=report.environment)
         report.beside.append(beside)

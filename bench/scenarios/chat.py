@@ -55,7 +55,7 @@ async def run_chat(options: ChatOptions) -> Report:
             speed_up=options.speed_up,
             connections=options.connections,
         )
-        made = await measure([plan], target.watched, target.sync)
+        made = await measure([plan], target.watched, target.sync, crash=target.crash)
         busiest = Figure(
             "due in the busiest second", busiest_second(due), "messages", Better.NEITHER
         )

@@ -38,7 +38,7 @@ async def run_fanout(options: FanoutOptions) -> Report:
             per_second=options.per_second,
             content_bytes=options.content_bytes,
         )
-        made = await measure([plan], target.watched, target.sync)
+        made = await measure([plan], target.watched, target.sync, crash=target.crash)
         made.figures.insert(1, _acks_per_second(made))
         return made
 

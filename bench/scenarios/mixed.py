@@ -41,7 +41,10 @@ async def run_mixed(options: MixedOptions) -> Report:
 
     async def one_round(target: Target) -> Round:
         made = await measure(
-            [make_plan(options, target.url, target.run_id)], target.watched, target.sync
+            [make_plan(options, target.url, target.run_id)],
+            target.watched,
+            target.sync,
+            crash=target.crash,
         )
         made.figures.insert(1, _joins_per_second(made))
         return made

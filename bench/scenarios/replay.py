@@ -23,6 +23,7 @@ import trio
 from bench.checker import Findings
 from bench.histogram import Histogram
 from bench.loads.replay import Pass, Readers
+from bench.loads.tail import time_and_check, time_tail_ws
 from bench.loads.written import WrittenSession, write_session
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX
 from bench.processes import cpu_seconds
@@ -108,15 +109,26 @@ async def _measure(options: ReplayOptions, target: Target) -> Round:
     ]
     if tails:
         figures += await measure_tails(target, tails, sessions[0], findings, options.tails)
+        await _check_whole(target, tails, findings)
     return Round(
         sync=target.sync,
         figures=figures,
         latencies={"replay": latency_of(cold.passes), "replay, warm": latency_of(warm.passes)},
-        acked=sum(written.count for written in chain(sessions, tails)),
+        # Of several sessions for each client the rest is not read.
+        acked=sum(written.count for written in chain(sessions[: options.clients], tails)),
         verdict=findings.verdict(),
         examples=findings.examples,
         warnings=_warnings([*cold.passes, *warm.passes], dropped=dropped),
     )
+
+
+async def _check_whole(target: Target, tails: Sequence[WrittenSession], findings: Findings) -> None:
+    """Read the sessions whose ends were timed from their beginnings, too."""
+    for written in tails:
+        progress(f"checking all {written.count:,} messages of {written.session}")
+        await trio.to_thread.run_sync(
+            time_and_check, time_tail_ws, target.url, written, written.count, findings
+        )
 
 
 def _write(

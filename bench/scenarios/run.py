@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -67,6 +68,11 @@ class Target:
         return self.server
 
     @property
+    def crash(self) -> Callable[[], Awaitable[None]] | None:
+        """Kill the server and start it again, if it is ours."""
+        return None if self.server is None else self.server.crash
+
+    @property
     def archive_file(self) -> Path | None:
         """The file of an SQLite archive."""
         return None if self.archive is None else archive_file(self.archive)
@@ -77,12 +83,17 @@ async def run_rounds(
     options: RunOptions,
     one_round: Callable[[Target], Awaitable[Round]],
     settings: Mapping[str, str] | None = None,
+    after_round: Callable[[Round], Awaitable[None]] | None = None,
 ) -> Report:
     """Measure so often, each time on a fresh server, and report.
+
+    `after_round` is called when that server is gone, with what was found.
 
     Raises:
         ChildError, OptionsError, OutageError, ServerError, WireError: There is nothing to report.
     """
+    if options.url is not None:
+        _check_url(options.url)
     prepare(options)
     environment = read_environment(options.directory)
     config = resolved(options)
@@ -94,7 +105,10 @@ async def run_rounds(
             if options.rounds > 1:
                 progress(f"round {number} of {options.rounds}")
             async with open_target(options, archive, settings or {}) as target:
-                rounds.append(await one_round(target))
+                made = await one_round(target)
+            if after_round is not None:
+                await after_round(made)
+            rounds.append(made)
     return make_report(scenario, rounds, config=config, environment=environment)
 
 
@@ -103,6 +117,16 @@ def prepare(options: RunOptions) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     options.directory.mkdir(parents=True, exist_ok=True)
+
+
+def _check_url(url: str) -> None:
+    parts = urlsplit(url)
+    try:
+        known = parts.scheme == "ws" and parts.hostname and parts.port
+    except ValueError:
+        known = False
+    if not known:
+        raise OptionsError(f"--url {url}: give ws://HOST:PORT/v1/ws")
 
 
 def resolved(options: RunOptions) -> dict[str, str | int | float | bool | None]:

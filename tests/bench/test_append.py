@@ -11,7 +11,7 @@ from bench.archived import read_archived
 from bench.report import write_json
 from bench.scenarios.append import AppendOptions, plans, run_append
 from bench.scenarios.run import OptionsError
-from bench.server import sqlite_url
+from bench.server import Server, sqlite_url
 from bench.table import print_report
 from tests.fakes.liar import open_liar
 
@@ -91,6 +91,23 @@ async def test_an_archive_that_was_held_back_holds_the_messages_of_all_rounds_in
     assert len(caught_up.values) == 2
     archived = sum(len(rows) for _, rows in read_archived(archive, "bench-"))
     assert archived == report.acked
+
+
+async def test_the_server_is_killed_before_anything_is_replayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it showed from its memory would say nothing about what is durable."""
+    pids = []
+    kill = Server.kill
+
+    async def note(server: Server) -> None:
+        pids.append(server.pid)
+        await kill(server)
+
+    monkeypatch.setattr(Server, "kill", note)
+    report = await run_append(dataclasses.replace(options(tmp_path), rounds=2))
+    assert report.ok, report.examples
+    assert len(set(pids)) == 2
 
 
 async def test_several_generators_share_connections_sessions_and_rate(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The generator's verdict, on servers that lie: each way of breaking the promise is seen."""
 
 import time
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from bench.generator import Outcome, run_load
 from bench.histogram import Histogram
 from bench.loads.append import AppendPlan, Appends
-from tests.fakes.liar import Frame, Lie, honest, open_liar
+from bench.tally import Tally
+from tests.fakes.liar import Liar, Frame, Lie, honest, open_liar
 
 CONNECTIONS = 2
 
@@ -96,6 +98,42 @@ def test_latencies_count_from_when_a_message_was_due() -> None:
         load.close()
     assert load.tally.now["ack"].count == 1
     assert 10_000_000 <= load.tally.now["ack"].max < 20_000_000
+
+
+def test_a_message_that_is_acknowledged_twice_is_found() -> None:
+    with open_liar(liar=Liar(acks=2)) as url:
+        given = plan(url)
+        run = run_load(Appends(given), given, lambda _: None)
+    assert run.verdict["duplicated"] > 0
+
+
+class LateAnswers:
+    """A load whose one answer comes only while it drains, after 5 s by its own count."""
+
+    rated = "ack"
+    is_done = True
+    acked = 1
+
+    def __init__(self) -> None:
+        self.tally = Tally("ack")
+
+    def begin(self) -> None: ...
+
+    def turn(self, seconds: float) -> None: ...
+
+    def drain(self) -> None:
+        self.tally.now["ack"].record(5_000_000)
+
+    def verify(self, progress: Callable[[str], None]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_what_is_answered_only_after_the_end_is_among_the_waits_and_not_in_the_rate() -> None:
+    run = run_load(LateAnswers(), plan("ws://127.0.0.1:1/"), lambda _: None)
+    waits = Histogram(run.latencies["ack"])
+    assert (waits.count, waits.max) == (1, 5_000_000)
+    assert run.counted == 0
 
 
 class StepClock:

@@ -1,9 +1,13 @@
 """What several generators saw of one server, as one round."""
 
+import os
+
+import pytest
+
 from bench.environment import SyncLatency
 from bench.generator import Outcome
 from bench.histogram import Histogram
-from bench.measurement import GENERATOR, drift_figures, make_round
+from bench.measurement import GENERATOR, drift_figures, make_round, warnings_of
 from bench.report import Figure, Second
 
 SYNC = SyncLatency(p50=0.1, p99=0.2)
@@ -61,3 +65,18 @@ def test_a_generator_that_may_be_the_bottleneck_is_warned_of() -> None:
     assert make_round([outcome([1])], busy(0.5), SYNC).warnings == []
     (warning,) = make_round([outcome([1])], busy(0.95), SYNC).warnings
     assert "0.95 of a core" in warning
+
+
+def test_a_machine_without_an_idle_core_and_messages_that_left_late_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    figures = [*busy(0.7), Figure("server processor", 1.25, "cores")]
+    (warning,) = warnings_of(figures, {})
+    assert "1.95 of 2 cores" in warning
+    late = Histogram()
+    late.record(2_000)
+    assert warnings_of(busy(0.1), {"late": late}) == []
+    late.record(50_000)
+    (warning,) = warnings_of(busy(0.1), {"late": late})
+    assert "50 ms" in warning

@@ -33,6 +33,14 @@ def test_an_append_has_its_load_its_rate_and_the_bare_server_beside_it() -> None
     assert "| 40,000 |" in text
 
 
+def test_a_run_that_broke_the_promise_is_shown_as_such_and_warnings_stand_beside_it() -> None:
+    made = report(scenario="mixed", verdict={"ok": False, "lost": 3})
+    made.warnings = ["the generator was busy"]
+    text = results_text({"mixed": made})
+    assert "**BROKEN**: 9 lost" in text
+    assert "the generator was busy" in text
+
+
 def test_peers_are_sorted_by_rate_and_the_missing_are_named() -> None:
     made = beside_peers({"redis": 40_000, "rakaia": 800})
     made.scenario = "peers"

@@ -49,13 +49,15 @@ class Liar:
         catch_up: CatchUp = show_all,
         refuse_every: int | None = None,
         forgets: bool = False,
+        acks: int = 1,
     ) -> None:
-        """Refuse each so-many-eth message; if it `forgets`, store each repeat again."""
+        """Refuse each so-many-eth message; if it `forgets`, store each repeat again; say each ack so often."""
         self._lie = lie
         self._tell = tell
         self._catch_up = catch_up
         self._refuse_every = refuse_every
         self._forgets = forgets
+        self._acks = acks
         self._stored: dict[tuple[str, str, str], Frame] = {}
         self._sends = 0
         self._sessions: dict[str, list[Frame]] = {}
@@ -94,7 +96,7 @@ class Liar:
             self._followers[session].pop(connection, None)
             yield {"type": "ok", "ref": ref}
         else:
-            yield self._append(user, request)
+            yield from [self._append(user, request)] * self._acks
 
     def _append(self, user: str, request: Frame) -> Frame:
         """Store a message, or refuse it; a repeat gets its first answer again."""
