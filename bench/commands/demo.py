@@ -6,7 +6,8 @@ import trio
 import typer
 from rich.console import Console
 
-from bench.commands.options import DIRECTORY, EXIT_BROKEN, Directory, give_up
+from bench.commands.options import DIRECTORY, EXIT_BROKEN, Directory
+from bench.commands.stored import give_up
 from bench.demo import DemoOptions, DemoResult, run_demo
 from bench.server import ServerError
 from bench.table import print_findings, print_rows

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import give_up
+from bench.commands.stored import give_up
 from bench.results import PageError, put_results, read_results, results_text
 
 

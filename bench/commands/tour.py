@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from bench.commands.options import DIRECTORY, EXIT_BROKEN, EXIT_USAGE, Directory
+from bench.commands.options import DIRECTORY, EXIT_BROKEN, Directory
+from bench.commands.stored import EXIT_USAGE
 from bench.tour import SHORT, THOROUGH, run_tour
 
 

@@ -125,7 +125,7 @@ async def _measure(options: ReplayOptions, target: Target) -> Round:
 async def _check_whole(target: Target, tails: Sequence[WrittenSession], findings: Findings) -> None:
     """Read the sessions whose ends were timed from their beginnings, too."""
     for written in tails:
-        progress(f"checking all {written.count:,} messages of {written.session}")
+        progress(f"checking all {written.count:,} messages of {written.name}")
         await trio.to_thread.run_sync(
             time_and_check, time_tail_ws, target.url, written, written.count, findings
         )

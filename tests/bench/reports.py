@@ -1,7 +1,7 @@
 """Reports as a run would make them, from seeded noise: what is compared and plotted in the tests."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -98,12 +98,12 @@ def report(
     return made
 
 
-def beside_peers() -> Report:
-    """Return a report with seven others under the same load."""
+def beside_peers(rates: Mapping[str, int] = PEERS) -> Report:
+    """Return a report with others under the same load."""
     return report(
         beside=[
             report((rate, rate * 1.1, rate * 0.95), scenario=name, verdict={}, seconds=5)
-            for name, rate in PEERS.items()
+            for name, rate in rates.items()
         ]
     )
 

@@ -39,7 +39,7 @@ def test_an_honest_peer_has_a_rate_and_latencies(in_flight: int) -> None:
     made = outcome(honest, in_flight)
     assert made.verdict["ok"], made.examples
     assert made.acked >= made.counted > 0
-    assert sum(made.latencies["ack"].cells.values()) == made.counted
+    assert sum(made.latencies["ack"].cells.values()) >= made.counted
 
 
 def lose_one(contents: list[bytes]) -> list[bytes]:

@@ -1,6 +1,8 @@
+from pathlib import Path
+
 import pytest
 
-from bench.report import write_json
+from bench.report import Report, write_json
 from bench.results import BEGIN, END, PageError, put_results, read_results, results_text
 from tests.bench.reports import beside_peers, report
 from tests.docs.markdown import DOCS
@@ -11,7 +13,7 @@ def test_the_page_shows_what_the_files_beside_it_say() -> None:
     assert put_results(page, read_results(DOCS / "benchmarks")) == page
 
 
-def appended(**config: str | float | bool | None):
+def appended(**config: str | float | bool | None) -> Report:
     given = {
         "connections": 64,
         "in_flight": 1,
@@ -67,7 +69,7 @@ def test_what_stands_between_the_comments_is_replaced_and_nothing_else() -> None
         put_results("no comments", {"a": appended()})
 
 
-def test_files_are_read_by_name(tmp_path) -> None:
+def test_files_are_read_by_name(tmp_path: Path) -> None:
     write_json(appended(), tmp_path / "b.json")
     write_json(appended(), tmp_path / "a.json")
     assert list(read_results(tmp_path)) == ["a", "b"]

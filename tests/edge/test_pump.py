@@ -232,7 +232,7 @@ async def test_a_bug_that_one_client_meets_closes_it_and_no_other(
 
                 patched.setattr(Client if hook == "receive" else Connection, hook, fail_once)
                 if hook == "on_writable":
-                    server.pump.board.poll.modify(connection._descriptor, select.EPOLLOUT)
+                    connection._watch(select.EPOLLOUT)
                 await broken.send(type="ping", ref="1")
                 assert await broken.wait_closed() == close_code
             assert (await other.ask(type="ping", ref="p"))["type"] == "ok"
