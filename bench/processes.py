@@ -40,12 +40,12 @@ def find_postmaster(archive: str) -> int | None:
     if not parts.scheme.startswith("postgresql") or not _is_loopback(parts.hostname):
         return None
     with psycopg.connect(archive) as connection:
-        pid = connection.info.backend_pid
-    try:
-        parent = int(_stat(pid)[1])
-        return parent if "postgres" in Path(f"/proc/{parent}/comm").read_text() else None
-    except OSError:
-        return None
+        # While it is connected: afterwards its process is gone.
+        try:
+            parent = int(_stat(connection.info.backend_pid)[1])
+            return parent if "postgres" in Path(f"/proc/{parent}/comm").read_text() else None
+        except OSError:
+            return None
 
 
 def _stat(pid: int) -> list[str]:
