@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-import trio
 
 from bench.child import Child, open_child
 from bench.environment import SyncLatency
@@ -17,8 +16,9 @@ from bench.generator import DRAINED, MEASURED, MEASURING, READY, Outcome, Plan
 from bench.histogram import Histogram
 from bench.outage import hold_archive, wait_caught_up
 from bench.probe import Probe, lag_figures, sync_figures
-from bench.processes import cpu_seconds, family_cpu_seconds, resident_bytes
+from bench.processes import cpu_seconds, family_cpu_seconds
 from bench.report import RATE, Better, Figure, Round, Second, merge_verdicts
+from bench.usage import DATABASE, FLUSH, GENERATOR, Usage, memory_figures, server_readers
 
 GENERATOR_SHARE_MAX = 0.9
 """Of one core: beyond this the generator may be what limits the rate."""
@@ -31,10 +31,6 @@ LATE_US_MAX = 3_000
 
 DRIFT_SECONDS_MIN = 10
 """A shorter run has no beginning and end that could be told apart."""
-
-GENERATOR = "generator processor"
-
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +68,13 @@ async def measure(
                 await outage.enter_async_context(hold_archive(held_back))
             await _go_on(generators)
             await _Arrival(generators, MEASURING).wait()
-            usage = _Usage(watched, generators)
+            usage = _usage_of(watched, generators)
             before = await probe.look() if watched.has_metrics else None
             measured = _Arrival(generators, MEASURED).wait
             await (probe.watch_until(measured) if watched.has_metrics else measured())
             figures = usage.figures()
+            if watched.server_pid is not None:
+                figures += memory_figures(watched.server_pid)
             after = await probe.look() if watched.has_metrics else None
             await _Arrival(generators, DRAINED).wait()
             await outage.aclose()
@@ -91,33 +89,12 @@ async def measure(
     return make_round(outcomes, figures, sync)
 
 
-class _Usage:
-    """The processor time of all that take part, from now on."""
-
-    def __init__(self, watched: Watched, generators: Sequence[Child]) -> None:
-        self._watched = watched
-        readers: dict[str, Callable[[], float]] = {}
-        if watched.server_pid is not None:
-            readers["server processor"] = partial(cpu_seconds, watched.server_pid)
-        if watched.postmaster_pid is not None:
-            readers["database processor"] = partial(family_cpu_seconds, watched.postmaster_pid)
-        pids = [generator.pid for generator in generators]
-        readers[GENERATOR] = lambda: max(cpu_seconds(pid) for pid in pids)
-        self._readers = readers
-        self._start = trio.current_time()
-        self._before = {name: read() for name, read in readers.items()}
-
-    def figures(self) -> list[Figure]:
-        """Return what was used since, in cores; of several generators that of the busiest."""
-        elapsed = trio.current_time() - self._start
-        figures = [
-            Figure(name, round((read() - self._before[name]) / elapsed, 3), "cores")
-            for name, read in self._readers.items()
-        ]
-        if self._watched.server_pid is not None:
-            size = resident_bytes(self._watched.server_pid) / MIB
-            figures.append(Figure("server memory", round(size, 1), "MiB"))
-        return figures
+def _usage_of(watched: Watched, generators: Sequence[Child]) -> Usage:
+    pids = [generator.pid for generator in generators]
+    readers = {} if watched.server_pid is None else server_readers(watched.server_pid)
+    if watched.postmaster_pid is not None:
+        readers[DATABASE] = partial(family_cpu_seconds, watched.postmaster_pid)
+    return Usage(readers | {GENERATOR: lambda: max(map(cpu_seconds, pids))})
 
 
 @asynccontextmanager
@@ -205,7 +182,9 @@ def drift_figures(timeline: Sequence[Second]) -> list[Figure]:
 
 def warnings_of(figures: Sequence[Figure], latencies: Mapping[str, Histogram]) -> list[str]:
     """Say what else than the server may be what limits these figures."""
-    shares = {each.name: each.value for each in figures if each.unit == "cores"}
+    shares = {
+        each.name: each.value for each in figures if each.unit == "cores" and each.name != FLUSH
+    }
     late, cores = latencies.get("late"), len(os.sched_getaffinity(0))
     warnings = []
     if shares[GENERATOR] > GENERATOR_SHARE_MAX:

@@ -1,5 +1,9 @@
-"""What processes take of the machine: read from ``/proc``, so only of those on this machine."""
+"""What processes take of the machine: read from ``/proc``, so only of those on this machine.
 
+A *family* is a process and all its descendants: what a server takes is what its family takes.
+"""
+
+import contextlib
 import ipaddress
 import os
 from pathlib import Path
@@ -15,16 +19,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def family_cpu_seconds(pid: int) -> float:
-    """Return the processor time of a process and of its children, those that ended included."""
+    """Return the processor time of a family so far, of those that have ended too."""
     ticks = 0
-    for each in (pid, *_children(pid)):
-        try:
-            fields = _stat(each)
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-        if each == pid:
-            ticks += int(fields[13]) + int(fields[14])
+    for each in family(pid):
+        # Their own, and that of the children that they waited for.
+        with contextlib.suppress(OSError):
+            ticks += sum(map(int, _stat(each)[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -32,6 +32,23 @@ def resident_bytes(pid: int) -> int:
     """Return the memory that a process holds now."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def family_resident_bytes(pid: int) -> int:
+    """Return the memory that a family holds now; what several of them share counts for each."""
+    size = resident_bytes(pid)
+    for each in family(pid)[1:]:
+        with contextlib.suppress(OSError):
+            size += resident_bytes(each)
+    return size
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and its descendants that are there now, parents first."""
+    found = [pid]
+    for each in found:
+        found += _children(each)
+    return found
 
 
 def find_postmaster(archive: str) -> int | None:
@@ -54,11 +71,13 @@ def _stat(pid: int) -> list[str]:
 
 
 def _children(pid: int) -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    children: list[int] = []
+    # Threads and processes may end while they are looked at.
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                children += map(int, (task / "children").read_text().split())
+    return children
 
 
 def _is_loopback(host: str | None) -> bool:

@@ -6,10 +6,10 @@ Pure but for reading the files. The page keeps the tables between two comments; 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bench.measurement import GENERATOR
 from bench.peers.comparison import RATIO, SCENARIO, SYNCS, VERSION, report_absent
 from bench.report import RATE, Report, read_report
 from bench.table import number_text
+from bench.usage import GENERATOR
 
 BEGIN = "<!-- RESULTS: python -m bench results -->"
 END = "<!-- end of RESULTS -->"

@@ -17,7 +17,7 @@ from bench.child import Child, open_child
 from bench.environment import measure_sync_ms
 from bench.generator import DRAINED, MEASURED, MEASURING, READY, Outcome
 from bench.histogram import Histogram
-from bench.measurement import GENERATOR, GENERATOR_SHARE_MAX
+from bench.measurement import GENERATOR_SHARE_MAX
 from bench.peers.appends import PeerPlan
 from bench.peers.catalogue import Peer
 from bench.peers.generator import FAILED
@@ -26,6 +26,7 @@ from bench.peers.tracer import Tracer
 from bench.processes import cpu_seconds, family_cpu_seconds
 from bench.report import RATE, Better, Figure, Round
 from bench.scenarios.run import WARMUP_SECONDS, RunOptions
+from bench.usage import GENERATOR
 
 SERVER = "server processor"
 """The name of the figure."""

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.measurement import GENERATOR, GENERATOR_SHARE_MAX
+from bench.measurement import GENERATOR_SHARE_MAX
 from bench.peers.catalogue import PEERS, Ringlog
 from bench.peers.comparison import RATIO, SCENARIO, SYNCS, VERSION, report_absent
 from bench.peers.measurement import SERVER
 from bench.report import RATE, Report
 from bench.table import print_findings
+from bench.usage import GENERATOR
 
 PIPE_COLUMNS = 120
 """Enough that no cell is wrapped where nobody has a window."""

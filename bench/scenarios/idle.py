@@ -29,10 +29,11 @@ from bench.loads.known import KnownSessions
 from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
 from bench.probe import Probe
-from bench.processes import cpu_seconds, resident_bytes
+from bench.processes import family_cpu_seconds, family_resident_bytes
 from bench.report import Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, fresh_directory, run_rounds
 from bench.server import Server, ServerOptions, open_server, sqlite_url
+from bench.usage import memory_figures
 from bench.wire import WireError
 
 CONNECTIONS_MAX = 10_000
@@ -142,7 +143,7 @@ async def _weigh(options: IdleOptions) -> list[Figure]:
 async def _weigh_on(options: IdleOptions, server: Server) -> list[Figure]:
     async def settled_bytes() -> int:
         await trio.sleep(options.settle_seconds)
-        return resident_bytes(server.pid)
+        return family_resident_bytes(server.pid)
 
     progress(f"weighing {options.weighed_sessions:,} sessions in memory")
     weighed = KnownSessions("weighed", options.weighed_sessions, 0, random.Random(0))
@@ -198,11 +199,11 @@ async def _idle(
     with closing(IdleConnections(server.url)) as connections:
         await trio.to_thread.run_sync(connections.add, joined, progress)
         await trio.to_thread.run_sync(connections.idle, options.settle_seconds)
-        figures.append(_memory(f"and {options.connections:,} connections", server))
+        figures += memory_figures(server.pid, f"memory and {options.connections:,} connections")
         progress(f"idling for {options.seconds:.0f} s")
-        used, began = cpu_seconds(server.pid), trio.current_time()
+        used, began = family_cpu_seconds(server.pid), trio.current_time()
         await trio.to_thread.run_sync(connections.idle, options.seconds)
-        cores = (cpu_seconds(server.pid) - used) / (trio.current_time() - began)
+        cores = (family_cpu_seconds(server.pid) - used) / (trio.current_time() - began)
         figures.append(Figure("server processor while idle", round(cores, 4), "cores"))
         resting = at_rest(known.sample, joined)
         joins = await trio.to_thread.run_sync(connections.time_joins, resting)
@@ -210,7 +211,7 @@ async def _idle(
 
 
 def _memory(when: str, server: Server) -> Figure:
-    return Figure(f"memory {when}", round(resident_bytes(server.pid) / MIB, 1), "MiB")
+    return Figure(f"memory {when}", round(family_resident_bytes(server.pid) / MIB, 1), "MiB")
 
 
 def at_rest(sample: Sequence[str], joined: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from bench.loads.replay import Pass, Readers
 from bench.loads.tail import time_and_check, time_tail_ws
 from bench.loads.written import WrittenSession, write_session
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX
-from bench.processes import cpu_seconds
+from bench.processes import family_cpu_seconds
 from bench.report import Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, run_rounds
 from bench.scenarios.tails import TAIL_MESSAGES, measure_tails, restart
@@ -168,10 +168,10 @@ async def _read(
     chosen = list(islice(cycle(sessions), options.clients))
     for _ in range(passes):
         with closing(await trio.to_thread.run_sync(Readers, target.url, chosen)) as readers:
-            before = cpu_seconds(target.own_server.pid)
+            before = family_cpu_seconds(target.own_server.pid)
             with _no_collections():
                 made = await trio.to_thread.run_sync(readers.read)
-            read.server_seconds += cpu_seconds(target.own_server.pid) - before
+            read.server_seconds += family_cpu_seconds(target.own_server.pid) - before
             read.passes.append(made)
             progress(f"read {made.messages:,} messages in {made.seconds:.2f} s")
             await trio.to_thread.run_sync(readers.check, findings)

@@ -7,8 +7,9 @@ import pytest
 from bench.environment import SyncLatency
 from bench.generator import Outcome
 from bench.histogram import Histogram
-from bench.measurement import GENERATOR, drift_figures, make_round, warnings_of
+from bench.measurement import drift_figures, make_round, warnings_of
 from bench.report import Figure, Second
+from bench.usage import FLUSH, GENERATOR, SERVER
 
 SYNC = SyncLatency(p50=0.1, p99=0.2)
 
@@ -71,7 +72,8 @@ def test_a_machine_without_an_idle_core_and_messages_that_left_late_are_warned_o
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    figures = [*busy(0.7), Figure("server processor", 1.25, "cores")]
+    # What flushes is a part of the server, and not in use beside it.
+    figures = [*busy(0.7), Figure(SERVER, 1.25, "cores"), Figure(FLUSH, 0.5, "cores")]
     (warning,) = warnings_of(figures, {})
     assert "1.95 of 2 cores" in warning
     late = Histogram()

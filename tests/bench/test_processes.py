@@ -4,10 +4,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from bench.postgres import PostgresServer, PrivatePostgresServer
-from bench.processes import cpu_seconds, family_cpu_seconds, find_postmaster, resident_bytes
+import pytest
 
-BURN = "import time; [sum(range(1000)) for _ in iter(lambda: time.process_time() < 0.2, False)]"
+from bench.postgres import PostgresServer, PrivatePostgresServer
+from bench.processes import (
+    cpu_seconds,
+    family,
+    family_cpu_seconds,
+    family_resident_bytes,
+    find_postmaster,
+    resident_bytes,
+)
+from tests.bench.descendants import BURN, MIB, open_family
 
 
 def test_our_own_processor_time_and_memory_can_be_read() -> None:
@@ -34,6 +42,27 @@ def test_a_family_counts_the_children_that_have_ended() -> None:
     with open_parent() as parent:
         alone, family = cpu_seconds(parent.pid), family_cpu_seconds(parent.pid)
     assert family - alone >= 0.15
+
+
+def test_a_family_is_all_its_generations() -> None:
+    with open_family() as pids:
+        assert family(pids[0]) == pids
+
+
+def test_a_family_counts_what_its_descendants_use_and_hold_while_they_live() -> None:
+    with open_family() as (parent, child, grandchild):
+        alone, together = cpu_seconds(parent), family_cpu_seconds(parent)
+        assert together - alone == pytest.approx(cpu_seconds(child) + cpu_seconds(grandchild))
+        assert cpu_seconds(grandchild) >= 0.15
+        held = sum(map(resident_bytes, (parent, child, grandchild)))
+        assert family_resident_bytes(parent) == pytest.approx(held, rel=0.02)
+        assert resident_bytes(grandchild) > 20 * MIB
+
+
+def test_a_descendant_that_ended_and_was_waited_for_is_still_counted() -> None:
+    with open_family(ends="grandchild") as (parent, child, _):
+        assert family(parent) == [parent, child]
+        assert family_cpu_seconds(parent) - cpu_seconds(parent) - cpu_seconds(child) >= 0.15
 
 
 def test_the_postmaster_is_the_parent_of_what_answers(postgres_server: PostgresServer) -> None:
