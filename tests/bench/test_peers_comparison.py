@@ -208,11 +208,12 @@ async def test_a_peer_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 async def test_no_peer_is_left_behind_when_a_run_is_cancelled(tmp_path: Path) -> None:
     pids: list[int] = []
-    with trio.move_on_after(3):
+    with trio.CancelScope() as run:
         async with Ringlog().open(Site(tmp_path, 1)) as running:
             pids += running.pids
             with open_program(["sleep", "100"], tmp_path) as process:
                 pids.append(process.pid)
+                run.cancel()
                 await trio.sleep_forever()
     assert len(pids) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
