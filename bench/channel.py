@@ -10,13 +10,20 @@ import msgspec
 
 from bench.checker import Replayed
 from bench.protocol import Error, Join, Joined, Leave, Message, Ok, decode_answer, encode
-from bench.wire import CLOSE, PING, PONG, TEXT, FrameReader, WireError, client_frame, handshake
+from bench.wire import (
+    ANSWER_SECONDS_MAX,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    FrameReader,
+    WireError,
+    client_frame,
+    handshake,
+)
 
 RECEIVE_BYTES = 256 * 1024
 """One read empties what a socket buffer holds."""
-
-ANSWER_SECONDS_MAX = 30.0
-"""An answer that takes longer than this will not come."""
 
 
 class Channel:

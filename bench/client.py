@@ -36,7 +36,7 @@ Request = Join | Leave | Send
 RECONNECT_SECONDS = (0.01, 0.05)
 """Bounds of the pause before the next attempt: these servers are back within a second."""
 
-ANSWER_SECONDS_MAX = 20.0
+SILENT_SECONDS_MAX = 20.0
 """A live server that owes an answer for this long has lost the request."""
 
 
@@ -116,7 +116,7 @@ class Client:
     async def _receive(self, connection: Connection) -> list[Answer]:
         """Wait for answers: not past the end of a pause, and not for ever where one is owed."""
         pause = self._paused_until - trio.current_time()
-        patience = ANSWER_SECONDS_MAX if self._owed or self._open else math.inf
+        patience = SILENT_SECONDS_MAX if self._owed or self._open else math.inf
         with trio.move_on_after(pause if pause > 0 else patience):
             return await connection.receive()
         if pause > 0:

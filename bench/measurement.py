@@ -190,7 +190,7 @@ def warnings_of(figures: Sequence[Figure], latencies: Mapping[str, Histogram]) -
     if shares[GENERATOR] > GENERATOR_SHARE_MAX:
         warnings.append(
             f"a generator used {shares[GENERATOR]:.2f} of a core: it may be what limits the rate;"
-            " give it more processes with --generators, on a machine that has the cores"
+            " append and rate take --generators, on a machine that has the cores"
         )
     if sum(shares.values()) > MACHINE_SHARE_MAX * cores:
         warnings.append(

@@ -19,7 +19,7 @@ from bench.report import Better, Figure
 SAMPLE_SECONDS = 0.25
 """Below the flusher's own interval, and rare enough to cost a loaded server nothing: a millisecond each."""
 
-ANSWER_SECONDS_MAX = 5.0
+LOOK_SECONDS_MAX = 5.0
 """The loop of an overloaded server answers late, not never."""
 
 _SERIES = re.compile(
@@ -45,7 +45,7 @@ class Probe:
 
     def __init__(self, url: str) -> None:
         host = urllib.parse.urlsplit(url).netloc
-        self._connection = http.client.HTTPConnection(host, timeout=ANSWER_SECONDS_MAX)
+        self._connection = http.client.HTTPConnection(host, timeout=LOOK_SECONDS_MAX)
         self.samples: list[Sample] = []
 
     async def look(self) -> Sample | None:

@@ -28,6 +28,10 @@ CURVE_PERCENTS = (
 """Where a latency is plotted: closer towards the end, which is what one looks for."""
 
 
+MIB = 1024 * 1024
+"""Bytes in the unit of sizes."""
+
+
 class Better(enum.StrEnum):
     """Which way a figure improves."""
 

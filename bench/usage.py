@@ -15,7 +15,7 @@ from bench.processes import (
     family_resident_bytes,
     resident_bytes,
 )
-from bench.report import Figure
+from bench.report import MIB, Figure
 
 SERVER = "server processor"
 FLUSH = "of which flush processor"
@@ -25,8 +25,6 @@ GENERATOR = "generator processor"
 
 MEMORY = "server memory"
 FLUSH_MEMORY = "of which flush memory"
-
-MIB = 1024 * 1024
 
 Readers = Mapping[str, Callable[[], float]]
 """By the name of the figure: how many seconds of a processor were used so far."""

@@ -12,6 +12,9 @@ the two, and a load generator has none. The clients of the crash test and the de
 
 from collections.abc import Iterator
 
+ANSWER_SECONDS_MAX = 30.0
+"""An answer that takes longer than this will not come."""
+
 TEXT = 1
 CLOSE = 8
 PING = 9

@@ -18,7 +18,7 @@ from bench.channel import Channel, user_url
 from bench.checker import Kind
 from bench.conversations import load_conversations
 from bench.loads.append import TICK_SECONDS
-from bench.loads.load import ANSWER_SECONDS_MAX, RETRY_SECONDS, LoadPlan
+from bench.loads.load import RETRY_SECONDS, LoadPlan
 from bench.loads.part import Part, make_part
 from bench.loads.schedule import due_seconds, written_seconds
 from bench.loads.score import ENTRANCE_SECONDS, Score
@@ -26,7 +26,7 @@ from bench.poll import Poll
 from bench.protocol import Ack, Error, Join, Joined, Leave, Message, decode_answer, encode
 from bench.stream import FrameStream
 from bench.tally import Tally
-from bench.wire import WireError, client_frame
+from bench.wire import ANSWER_SECONDS_MAX, WireError, client_frame
 
 PROGRESS_SESSIONS = 500
 

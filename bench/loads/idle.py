@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from bench.channel import user_url
 from bench.histogram import Histogram
 from bench.loads.known import USER
-from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.poll import Poll
 from bench.protocol import Error, Join, Joined, Leave, Ok, decode_answer, encode
 from bench.stream import FrameStream
-from bench.wire import WireError, client_frame
+from bench.wire import ANSWER_SECONDS_MAX, WireError, client_frame
 
 BATCH = 100
 """Connections that are made at once: fewer than a listening socket lets wait."""

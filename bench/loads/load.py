@@ -11,9 +11,6 @@ from bench.tally import Tally
 RETRY_SECONDS = 0.1
 """Pause after a refusal that names no pause of its own."""
 
-ANSWER_SECONDS_MAX = 30.0
-"""An answer that takes longer than this will not come."""
-
 
 class LoadPlan(msgspec.Struct, kw_only=True):
     """What every generator is told."""

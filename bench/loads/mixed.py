@@ -24,11 +24,11 @@ from itertools import count
 
 from bench.channel import Channel, user_url
 from bench.checker import SessionHistory
-from bench.loads.load import ANSWER_SECONDS_MAX, LoadPlan
+from bench.loads.load import LoadPlan
 from bench.loads.visitor import Room, Visitor
 from bench.poll import Poll
 from bench.tally import Tally
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 SPREAD = (0.5, 1.5)
 """A while is drawn evenly from between these, as parts of its mean."""

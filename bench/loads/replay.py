@@ -12,12 +12,11 @@ from functools import partial
 from bench.channel import user_url
 from bench.checker import Findings, Kind, Replayed
 from bench.histogram import Histogram
-from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.loads.written import WrittenSession
 from bench.poll import Poll
 from bench.protocol import Error, Hello, Join, Joined, Message, decode_answer, encode
 from bench.stream import FrameStream
-from bench.wire import WireError, client_frame
+from bench.wire import ANSWER_SECONDS_MAX, WireError, client_frame
 
 TURN_SECONDS = 0.1
 """How often a wait looks whether anything comes at all."""

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from bench.checker import Findings, Replayed
-from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.loads.written import WrittenSession, open_channel
 from bench.protocol import Error, Join, Message, decode_answer
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 Tail = Callable[[str, WrittenSession, int], tuple[float, list[Replayed]]]
 """Reads so many messages from the end of a session: seconds from the request to the last, and what came."""

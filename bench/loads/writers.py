@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from bench.loads.load import ANSWER_SECONDS_MAX, RETRY_SECONDS
+from bench.loads.load import RETRY_SECONDS
 from bench.poll import Poll
 from bench.tally import Tally
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 from bench.writer import Writer
 
 

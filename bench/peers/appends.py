@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 
 from bench.checker import Replayed, SessionHistory
-from bench.loads.load import ANSWER_SECONDS_MAX, LoadPlan
+from bench.loads.load import LoadPlan
 from bench.peers.drivers.driver import NUMBER, Driver
 from bench.peers.drivers.http import HttpDriver
 from bench.peers.drivers.nats import NatsDriver
@@ -22,7 +22,7 @@ from bench.peers.drivers.websocket import GatewayDriver, RinglogDriver
 from bench.poll import Poll
 from bench.stream import RECEIVE_BYTES
 from bench.tally import Tally
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 from bench.writer import NUMBER_DIGITS, content_of
 
 DRIVERS: dict[str, type[Driver]] = {

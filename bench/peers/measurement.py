@@ -17,7 +17,7 @@ from bench.child import Child, open_child
 from bench.environment import measure_sync_ms
 from bench.generator import DRAINED, MEASURED, MEASURING, READY, Outcome
 from bench.histogram import Histogram
-from bench.measurement import GENERATOR_SHARE_MAX
+from bench.measurement import warnings_of
 from bench.peers.appends import PeerPlan
 from bench.peers.catalogue import Peer
 from bench.peers.generator import FAILED
@@ -26,10 +26,7 @@ from bench.peers.tracer import Tracer
 from bench.processes import cpu_seconds, family_cpu_seconds
 from bench.report import RATE, Better, Figure, Round
 from bench.scenarios.run import WARMUP_SECONDS, RunOptions
-from bench.usage import GENERATOR
-
-SERVER = "server processor"
-"""The name of the figure."""
+from bench.usage import GENERATOR, SERVER, Usage
 
 SYNCS_SECONDS = 1.5
 """How long a peer is traced, beside the measured rounds: a ratio needs no more."""
@@ -84,16 +81,17 @@ async def measure_peer(peer: Peer, options: PeersOptions) -> Round:
         except (PeerError, PeerFailedError) as error:
             return Round(sync, verdict=Findings().verdict() | {"ok": False}, examples=[str(error)])
     outcome = loaded.outcome
+    latencies = {kind: Histogram(latency) for kind, latency in outcome.latencies.items()}
     rate = Figure(RATE, round(outcome.counted / outcome.seconds, 1), "/s", Better.HIGHER)
     return Round(
         sync,
         figures=[rate, *loaded.figures],
-        latencies={kind: Histogram(latency) for kind, latency in outcome.latencies.items()},
+        latencies=latencies,
         acked=outcome.acked,
         timeline=outcome.timeline,
         verdict=outcome.verdict,
         examples=outcome.examples,
-        warnings=_warnings(loaded.figures),
+        warnings=warnings_of(loaded.figures, latencies),
     )
 
 
@@ -134,7 +132,7 @@ async def _load(plan: PeerPlan, pids: Sequence[int]) -> _Loaded:
         start = time.time()
         await generator.send_line()
         await _reach(generator, MEASURING)
-        usage = _Usage(generator.pid, pids)
+        usage = _usage(generator.pid, pids)
         await _reach(generator, MEASURED)
         figures = usage.figures()
         await _reach(generator, DRAINED)
@@ -145,28 +143,13 @@ async def _load(plan: PeerPlan, pids: Sequence[int]) -> _Loaded:
     return _Loaded(outcome, figures, start, end)
 
 
-class _Usage:
-    """The processor time of the peer and of the generator, from now on."""
-
-    def __init__(self, generator: int, server: Sequence[int]) -> None:
-        self._generator = generator
-        self._server = server
-        self._start = trio.current_time()
-        self._before = self._now()
-
-    def _now(self) -> dict[str, float]:
-        return {
-            SERVER: sum(family_cpu_seconds(pid) for pid in self._server),
-            GENERATOR: cpu_seconds(self._generator),
+def _usage(generator: int, server: Sequence[int]) -> Usage:
+    return Usage(
+        {
+            SERVER: lambda: sum(map(family_cpu_seconds, server)),
+            GENERATOR: lambda: cpu_seconds(generator),
         }
-
-    def figures(self) -> list[Figure]:
-        """Return what was used since, in cores."""
-        elapsed = trio.current_time() - self._start
-        return [
-            Figure(name, round((now - self._before[name]) / elapsed, 3), "cores")
-            for name, now in self._now().items()
-        ]
+    )
 
 
 async def _reach(generator: Child, stage: str) -> None:
@@ -195,13 +178,6 @@ def _plan(
         in_flight=options.in_flight,
         content_bytes=options.content_bytes,
     )
-
-
-def _warnings(figures: Sequence[Figure]) -> list[str]:
-    share = next(figure.value for figure in figures if figure.name == GENERATOR)
-    if share <= GENERATOR_SHARE_MAX:
-        return []
-    return [f"the generator used {share:.2f} of a core: it may be what limits this rate"]
 
 
 @contextmanager

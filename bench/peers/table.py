@@ -10,10 +10,9 @@ from rich.text import Text
 from bench.measurement import GENERATOR_SHARE_MAX
 from bench.peers.catalogue import PEERS, Ringlog
 from bench.peers.comparison import RATIO, SCENARIO, SYNCS, VERSION, report_absent
-from bench.peers.measurement import SERVER
 from bench.report import RATE, Report
 from bench.table import print_findings
-from bench.usage import GENERATOR
+from bench.usage import GENERATOR, SERVER
 
 PIPE_COLUMNS = 120
 """Enough that no cell is wrapped where nobody has a window."""

@@ -26,15 +26,14 @@ from bench.checker import Findings
 from bench.histogram import Histogram
 from bench.loads.idle import IdleConnections
 from bench.loads.known import KnownSessions
-from bench.loads.load import ANSWER_SECONDS_MAX
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
 from bench.probe import Probe
 from bench.processes import family_cpu_seconds, family_resident_bytes
-from bench.report import Better, Figure, Report, Round, progress
+from bench.report import MIB, Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, fresh_directory, run_rounds
 from bench.server import Server, ServerOptions, open_server, sqlite_url
 from bench.usage import memory_figures
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 CONNECTIONS_MAX = 10_000
 """What a server lets in, of any kind (docs/protocol.md). All else happens before, after, or over one of them."""
@@ -62,8 +61,6 @@ SAMPLED = 1_000
 
 JOINS = 200
 """Sessions at rest whose join is timed."""
-
-MIB = 1024 * 1024
 
 _ACTIVE = re.compile(rb"^ringlog_sessions_active (\S+)$", re.MULTILINE)
 

@@ -25,7 +25,7 @@ from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
 from bench.postgres import DURABLE_SETTINGS, PostgresServer, open_private_postgres
 from bench.probe import Probe
 from bench.protocol import Join, Joined
-from bench.report import Better, Figure, Report, Round, make_report, progress
+from bench.report import MIB, Better, Figure, Report, Round, make_report, progress
 from bench.scenarios.run import (
     POSTGRES,
     OptionsError,
@@ -47,8 +47,6 @@ UNFLUSHED_MIB = (0, 16, 64)
 """Nothing, a second under full load, and what an outage of the archive leaves."""
 
 HISTORY_MESSAGES = (0, 200_000)
-
-MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,14 +27,12 @@ from bench.loads.tail import time_and_check, time_tail_ws
 from bench.loads.written import WrittenSession, write_session
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX
 from bench.processes import family_cpu_seconds
-from bench.report import Better, Figure, Report, Round, progress
+from bench.report import MIB, Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, run_rounds
 from bench.scenarios.tails import TAIL_MESSAGES, measure_tails, restart
 
 READER_SHARE_MAX = 0.9
 """Of one core: beyond this the clients may be what limits the rate."""
-
-MIB = 1024 * 1024
 
 _DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MIB = 1024 * 1024
+from bench.report import MIB
 
 BURN = "import time; [sum(range(1000)) for _ in iter(lambda: time.process_time() < 0.2, False)]"
 """Uses 0.2 s of a processor."""

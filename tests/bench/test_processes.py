@@ -15,7 +15,8 @@ from bench.processes import (
     find_postmaster,
     resident_bytes,
 )
-from tests.bench.descendants import BURN, MIB, open_family
+from bench.report import MIB
+from tests.bench.descendants import BURN, open_family
 
 
 def test_our_own_processor_time_and_memory_can_be_read() -> None:

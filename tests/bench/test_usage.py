@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from bench.processes import resident_bytes
-from bench.report import Figure
+from bench.report import MIB, Figure
 from bench.usage import FLUSH, FLUSH_MEMORY, MEMORY, SERVER, Usage, memory_figures, server_readers
-from tests.bench.descendants import BURN, MIB, open_family
+from tests.bench.descendants import BURN, open_family
 
 BURNER = f"import sys; sys.stdin.readline(); {BURN}; print(flush=True); sys.stdin.readline()"
 

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from bench.stream import RECEIVE_BYTES
-from bench.wire import WireError
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 NUMBER = b"##########"
 """Stands in a frame wherever the number of the message goes, as wide as one is."""
-
-ANSWER_SECONDS_MAX = 30.0
-"""An answer that takes longer than this will not come."""
 
 
 class Driver(abc.ABC):

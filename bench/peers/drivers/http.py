@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bench.peers.drivers.driver import ANSWER_SECONDS_MAX, Driver
-from bench.wire import WireError
+from bench.peers.drivers.driver import Driver
+from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 PREFIX = "/v1/stream/"
 _JSON = {"Content-Type": "application/json"}
