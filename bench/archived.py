@@ -25,6 +25,7 @@ class _Body(msgspec.Struct):
     id: str
     sender: str
     client_id: str | None
+    kind: str
     content: msgspec.Raw
     metadata: msgspec.Raw
 
@@ -64,5 +65,6 @@ def _archived(
     said = (decoded.session, decoded.seq, decoded.id, decoded.sender, decoded.client_id)
     if columns != said:
         raise ArchivedRowError(f"the columns say {columns}, the body says {said}")
-    message = Replayed(seq, id, sender, client_id, bytes(decoded.content))
-    return Archived(message, bytes(decoded.metadata))
+    metadata = bytes(decoded.metadata)
+    message = Replayed(seq, id, sender, client_id, bytes(decoded.content), decoded.kind, metadata)
+    return Archived(message, metadata)

@@ -8,13 +8,13 @@ promise this finds nothing:
 - *duplicated*: one message at two seqs, one seq twice, or one message acknowledged at two seqs.
 - *reordered*: the replay steps back, a message is not at its acknowledged seq, or two messages of
   one sender changed places.
-- *changed*: other content than was sent, another id than was acknowledged, or a live tail that
-  showed something else than the replay.
+- *changed*: other content, kind or metadata than was sent, another id than was acknowledged, or a live
+  tail that showed something else than the replay.
 - *phantom*: a message that nobody sent.
 - *gap*: a seq between the first and the last that no message has.
 
 A message that was sent and not acknowledged may be there or not, but at most once. A message is
-known by its sender and ``client_id``; content is compared as bytes. Nothing here reads a socket, a
+known by its sender and ``client_id``; content and metadata are compared as bytes. Nothing here reads a socket, a
 file or a clock, and one `Findings` collects the verdict of many sessions.
 """
 
@@ -45,6 +45,19 @@ class Kind(enum.StrEnum):
     GAP = "gap"
 
 
+TEXT = "text"
+NO_METADATA = b"{}"
+"""What a message has that names no metadata."""
+
+
+class Sent(NamedTuple):
+    """What must come back of a message as it was sent."""
+
+    content: bytes
+    kind: str = TEXT
+    metadata: bytes = NO_METADATA
+
+
 class Replayed(NamedTuple):
     """A message as a replay, a live tail or the archive showed it."""
 
@@ -53,6 +66,8 @@ class Replayed(NamedTuple):
     sender: str
     client_id: str | None
     content: bytes
+    kind: str = TEXT
+    metadata: bytes = NO_METADATA
 
 
 class Acknowledged(NamedTuple):
@@ -93,13 +108,15 @@ class SessionHistory:
     def __init__(self, session: str, findings: Findings) -> None:
         self.session = session
         self._findings = findings
-        self._sent: dict[Key, bytes] = {}
+        self._sent: dict[Key, Sent] = {}
         self._acknowledged: dict[Key, Acknowledged] = {}
 
-    def send(self, key: Key, content: bytes) -> None:
+    def send(
+        self, key: Key, content: bytes, *, kind: str = TEXT, metadata: bytes = NO_METADATA
+    ) -> None:
         """Note a message on its first way out; or again after a refusal, which forfeits its place."""
         self._sent.pop(key, None)
-        self._sent[key] = content
+        self._sent[key] = Sent(content, kind, metadata)
 
     def acknowledge(self, key: Key, seq: int, id: str) -> None:
         """Note an answer. A second answer for the same message must be the first one again."""
@@ -140,7 +157,7 @@ class _Replay:
     def __init__(
         self,
         session: str,
-        sent: dict[Key, bytes],
+        sent: dict[Key, Sent],
         acknowledged: dict[Key, Acknowledged],
         findings: Findings,
     ) -> None:
@@ -156,18 +173,15 @@ class _Replay:
     def see(self, message: Replayed) -> None:
         self._check_seq(message.seq)
         key = (message.sender, message.client_id)
-        content = self._sent.get(key)
-        if content is None:
+        sent = self._sent.get(key)
+        if sent is None:
             self._add(Kind.PHANTOM, f"seq {message.seq}: nobody sent {key}")
         elif key in self._seen:
             self._add(Kind.DUPLICATED, f"{key} at seq {self._seen[key]} and at seq {message.seq}")
         else:
             self._seen[key] = message.seq
-            if content != message.content:
-                self._add(
-                    Kind.CHANGED,
-                    f"seq {message.seq}: sent {content[:80]!r}, found {message.content[:80]!r}",
-                )
+            if sent != (message.content, message.kind, message.metadata):
+                self._add(Kind.CHANGED, f"seq {message.seq}: {_difference(sent, message)}")
             self._check_place(key, message)
 
     def _check_seq(self, seq: int) -> None:
@@ -205,6 +219,15 @@ class _Replay:
 
     def _add(self, kind: Kind, detail: str) -> None:
         self._findings.add(kind, self._session, detail)
+
+
+def _difference(sent: Sent, message: Replayed) -> str:
+    found = Sent(message.content, message.kind, message.metadata)
+    return ", ".join(
+        f"sent {name} {ours[:80]!r}, found {theirs[:80]!r}"
+        for name, ours, theirs in zip(Sent._fields, sent, found, strict=True)
+        if ours != theirs
+    )
 
 
 class TailHistory:

@@ -132,7 +132,9 @@ class Client:
             if session in self._joined:
                 for message, send in delivery.take():
                     key = (message.sender, message.client_id)
-                    self._history(session).send(key, message.content)
+                    self._history(session).send(
+                        key, message.content, kind=send.kind, metadata=message.metadata
+                    )
                     requests.append(send)
         for delivery in [d for d in self._open.values() if self._is_over(d)]:
             self._close(delivery)

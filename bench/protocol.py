@@ -32,10 +32,21 @@ class Message(msgspec.Struct, tag="message"):
     sender: str
     content: msgspec.Raw
     client_id: str | None = None
+    kind: str = ""
+    metadata: msgspec.Raw = msgspec.Raw(b"")
+    """A server that leaves one out is found to have changed it."""
 
     def replayed(self) -> Replayed:
         """Return what the checker compares."""
-        return Replayed(self.seq, self.id, self.sender, self.client_id, bytes(self.content))
+        return Replayed(
+            self.seq,
+            self.id,
+            self.sender,
+            self.client_id,
+            bytes(self.content),
+            self.kind,
+            bytes(self.metadata),
+        )
 
 
 class Ack(msgspec.Struct, tag="ack"):

@@ -2,13 +2,13 @@
 
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from bench.channel import Channel, user_url
-from bench.checker import Kind, SessionHistory
-from bench.protocol import Create, Error, Join, Joined, Leave, Ok
+from bench.checker import Kind, Replayed, SessionHistory, TailHistory
+from bench.protocol import Create, Error, Join, Joined, Leave, Message, Ok
 from bench.stream import FrameStream
 from bench.tally import Tally
 from bench.wire import client_frame
@@ -32,14 +32,7 @@ class _HotAck(msgspec.Struct, tag="ack", gc=False):
     client_id: str
 
 
-class _HotMessage(msgspec.Struct, tag="message", gc=False):
-    """The fields of a live message that are needed at speed."""
-
-    seq: int
-    client_id: str
-
-
-_decode_hot = msgspec.json.Decoder(_HotAck | _HotMessage | Error).decode
+_decode_hot = msgspec.json.Decoder(_HotAck | Message | Error).decode
 
 
 def content_of(number: int, size: int) -> bytes:
@@ -65,7 +58,7 @@ class Writer:
     """One connection, and its sessions in turn: message n goes to session n modulo their number."""
 
     __slots__ = (
-        "_acked_ids", "_acked_numbers", "_acked_seqs", "_answered", "_content_bytes", "_frames", "_live_seqs", "_tally",
+        "_acked_ids", "_acked_numbers", "_acked_seqs", "_answered", "_content_bytes", "_frames", "_tails", "_tally",
         "refused", "sent", "sessions", "started", "stream", "url", "user",
     )  # fmt: skip
 
@@ -95,7 +88,10 @@ class Writer:
         self._acked_ids: list[str] = []
         self._answered = bytearray()
         """By number: 1 once it has an ack."""
-        self._live_seqs = [0] * sessions if joined else None
+        self._tails = {
+            session: TailHistory(session, tally.findings) for session in self.sessions if joined
+        }
+        """What it was shown live of each session that it follows."""
         self.stream = self._set_up(joined=joined)
 
     def _set_up(self, *, joined: bool) -> FrameStream:
@@ -157,7 +153,7 @@ class Writer:
                 seqs.append(answer.seq)
                 ids.append(answer.id)
                 record(int((stream.read_at - started[number]) * 1e6))
-            elif type(answer) is _HotMessage:
+            elif type(answer) is Message:
                 self._see_live(answer)
             elif type(answer) is Error:
                 self.refused.append(answer)
@@ -168,17 +164,18 @@ class Writer:
         detail = f"message {ack.ref} was sent once and acknowledged again, at seq {ack.seq}"
         self._tally.findings.add(Kind.DUPLICATED, session, detail)
 
-    def _see_live(self, message: _HotMessage) -> None:
-        number = int(message.client_id)
-        place = number % len(self.sessions)
-        seen = -1 if self._live_seqs is None else self._live_seqs[place]
-        if self._live_seqs is None or message.seq != seen + 1:
-            detail = f"the sender at live seq {seen} was shown {message.seq}"
-            self._tally.findings.add(Kind.REORDERED, self.sessions[place], detail)
+    def _see_live(self, message: Message) -> None:
+        tail = self._tails.get(message.session)
+        if tail is None:
+            detail = f"{self.user} was shown seq {message.seq}, and does not follow it"
+            self._tally.findings.add(Kind.PHANTOM, message.session, detail)
             return
-        self._live_seqs[place] = message.seq
-        waited = self.stream.read_at - self.started[number]
-        self._tally.now["delivery"].record(int(waited * 1e6))
+        tail.see(message.replayed())
+        number = message.client_id or ""
+        # One that nobody sent is a finding once it is compared with the replay.
+        if number.isdecimal() and int(number) < self.sent:
+            waited = self.stream.read_at - self.started[int(number)]
+            self._tally.now["delivery"].record(int(waited * 1e6))
 
     def histories(self) -> Iterator[SessionHistory]:
         """Yield what the checker compares with a replay, session by session."""
@@ -193,19 +190,20 @@ class Writer:
             for place in acks[at]:
                 key = self._key(self._acked_numbers[place])
                 history.acknowledge(key, self._acked_seqs[place], self._acked_ids[place])
-            if self._live_seqs is not None and self._live_seqs[at] != len(acks[at]):
-                detail = f"{len(acks[at])} acknowledged, live messages end at {self._live_seqs[at]}"
-                self._tally.findings.add(Kind.LOST, session, detail)
             yield history
 
     def _key(self, number: int) -> tuple[str, str]:
         return self.user, f"{number:010}"
 
     def check_replays(self) -> None:
-        """Hang up, and compare a replay of each session with what was acknowledged."""
+        """Hang up, and compare a replay of each session with what was acknowledged, and with what was shown."""
         self.stream.close()
         channel = Channel(self.url)
         for history in self.histories():
-            history.check(channel.replay(history.session))
+            replay: Iterable[Replayed] = channel.replay(history.session)
+            if tail := self._tails.get(history.session):
+                replay = list(replay)
+                tail.check(replay, complete=True)
+            history.check(replay)
             channel.leave(history.session)
         channel.socket.close()

@@ -94,7 +94,12 @@ class Part:
         """Return what the checker compares with a replay."""
         history = SessionHistory(self.conversation.session, findings)
         for message in self.conversation.messages[: self.sent]:
-            history.send((message.sender, message.client_id), message.content)
+            history.send(
+                (message.sender, message.client_id),
+                message.content,
+                kind=KIND,
+                metadata=message.metadata,
+            )
         for number, seq, message_id in self.answers:
             message = self.conversation.messages[number]
             history.acknowledge((message.sender, message.client_id), seq, message_id)

@@ -31,7 +31,8 @@ def test_sessions_come_one_by_one_with_their_messages_by_seq(tmp_path: Path) -> 
 
 def test_content_and_metadata_are_the_bytes_in_the_row(tmp_path: Path) -> None:
     ((_, rows),) = read_archived(archive(tmp_path, ("x", 1, BODY % ("x", 1))), "x")
-    assert rows == [Archived(Replayed(1, "i", "a", "c", b'{"big": 1e999}'), b'{"m":1}')]
+    message = Replayed(1, "i", "a", "c", b'{"big": 1e999}', "text", b'{"m":1}')
+    assert rows == [Archived(message, b'{"m":1}')]
 
 
 def test_a_row_that_contradicts_its_body_is_an_error(tmp_path: Path) -> None:

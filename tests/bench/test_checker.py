@@ -128,6 +128,22 @@ def test_other_content_is_changed() -> None:
     assert found([message(1), message(2, content=b'"2" '), message(3)]) == {Kind.CHANGED: 1}
 
 
+@pytest.mark.parametrize("change", [{"kind": "other"}, {"metadata": b'{"m":1}'}])
+def test_another_kind_and_other_metadata_are_changed(change: dict[str, Any]) -> None:
+    assert found([message(1), message(2, **change), message(3)]) == {Kind.CHANGED: 1}
+
+
+def test_kind_and_metadata_that_were_sent_must_come_back() -> None:
+    findings = Findings()
+    sent = SessionHistory("s", findings)
+    sent.send(("alice", "c-1"), b'"1"', kind="event", metadata=b'{"m":1}')
+    sent.check([message(1, kind="event", metadata=b'{"m":1}')])
+    assert findings.ok
+    sent.check([message(1)])
+    (example,) = findings.examples
+    assert "sent kind 'event', found 'text', sent metadata b'{\"m\":1}', found b'{}'" in example
+
+
 def test_another_id_than_the_acknowledged_one_is_changed() -> None:
     assert found([message(1), message(2, id="other"), message(3)]) == {Kind.CHANGED: 1}
 

@@ -10,8 +10,8 @@ from bench.generator import Outcome, run_load
 from bench.histogram import Histogram
 from bench.loads.append import AppendPlan, Appends
 from bench.tally import Tally
-from tests.fakes.liar import Liar, Lie, honest, open_liar
-from tests.fakes.lies import LIES, kinds_found, lose_the_last
+from tests.fakes.liar import Frame, Liar, Lie, Tell, honest, open_liar
+from tests.fakes.lies import LIES, LIVE_LIES, kinds_found, lose_the_last
 
 CONNECTIONS = 2
 
@@ -31,7 +31,11 @@ def plan(url: str, **changes: object) -> AppendPlan:
 
 
 def outcome(lie: Lie, *, refuse_every: int | None = None, **changes: object) -> Outcome:
-    with open_liar(lie, refuse_every=refuse_every) as url:
+    return outcome_of(Liar(lie, refuse_every=refuse_every), **changes)
+
+
+def outcome_of(liar: Liar, **changes: object) -> Outcome:
+    with open_liar(liar=liar) as url:
         given = plan(url, **changes)
         return run_load(Appends(given), given, lambda _: None)
 
@@ -102,9 +106,7 @@ def test_latencies_count_from_when_a_message_was_due() -> None:
 
 
 def test_a_message_that_is_acknowledged_twice_is_found() -> None:
-    with open_liar(liar=Liar(acks=2)) as url:
-        given = plan(url)
-        run = run_load(Appends(given), given, lambda _: None)
+    run = outcome_of(Liar(acks=2))
     assert run.verdict["duplicated"] > 0
 
 
@@ -149,3 +151,23 @@ class StepClock:
 @pytest.mark.parametrize(("lie", "kinds"), LIES)
 def test_a_lie_is_seen_in_every_session(lie: Lie, kinds: set[str]) -> None:
     assert kinds_found(outcome(lie).verdict, at_least=CONNECTIONS) == kinds
+
+
+def test_what_senders_are_shown_live_by_an_honest_server_is_clean() -> None:
+    run = outcome(honest, joined=True, sessions=CONNECTIONS * 2)
+    assert run.verdict["ok"], run.examples
+    assert Histogram(run.latencies["delivery"]).count >= run.counted
+
+
+@pytest.mark.parametrize(("tell", "kinds"), LIVE_LIES)
+def test_a_lie_to_a_sender_that_follows_its_session_is_seen(tell: Tell, kinds: set[str]) -> None:
+    """Whatever the replay shows: here it is the truth."""
+    found = outcome_of(Liar(tell=tell), joined=True).verdict
+    assert kinds_found(found, at_least=CONNECTIONS) == kinds
+
+
+def test_a_sender_that_is_shown_what_it_does_not_follow_is_found() -> None:
+    def tell(user: str, message: Frame) -> list[Frame]:
+        return [message, message | {"session": "another"}]
+
+    assert "phantom" in kinds_found(outcome_of(Liar(tell=tell), joined=True).verdict)

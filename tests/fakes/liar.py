@@ -115,7 +115,8 @@ class Liar:
             return {"type": "error", "ref": request["ref"], "code": "conflict"}
         seq = len(messages) + 1
         where = {"session": session, "seq": seq, "id": f"id-{seq}"}
-        sent = {"client_id": client_id, "content": request["content"]}
+        sent = {name: request[name] for name in ("client_id", "kind", "content")}
+        sent["metadata"] = request.get("metadata", {})
         message = {"type": "message", "sender": sender} | where | sent
         messages.append(message)
         self._stored[session, sender, client_id] = message
