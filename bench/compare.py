@@ -148,6 +148,8 @@ def compare_reports(a: Report, b: Report, threshold: float = THRESHOLD) -> Compa
             *_environment_warnings(a.environment, b.environment),
             *_sync_warnings(a.fdatasync_ms, b.fdatasync_ms),
             *_speed_warnings(a.environment.interpreter_ns, b.environment.interpreter_ns),
+            *_partial_warnings("A", a),
+            *_partial_warnings("B", b),
             *_missing_warnings("A", figures_a, figures_b),
             *_missing_warnings("B", figures_b, figures_a),
         ],
@@ -259,3 +261,14 @@ def _speed_warnings(a: float, b: float) -> list[str]:
 def _missing_warnings(name: str, figures: _Figures, others: _Figures) -> list[str]:
     missing = [figure for figure, unit in figures if (figure, unit) not in others]
     return [f"only in {name}: {', '.join(missing)}"] if missing else []
+
+
+def _partial_warnings(name: str, report: Report) -> list[str]:
+    """Name the figures that not every round has, and the rounds that have none."""
+    presence = {metric.name: metric.presence for metric in report.metrics}
+    presence |= {kind: latency.presence for kind, latency in report.latencies.items()}
+    partial = [f"{figure} {where}" for figure, where in presence.items() if where]
+    return [
+        *(f"{name}: {failure}" for failure in report.failures),
+        *([f"{name} has {', '.join(partial)}"] if partial else []),
+    ]

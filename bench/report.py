@@ -76,6 +76,8 @@ class Round:
     """Empty for what cannot replay and therefore has none."""
     examples: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    failure: str = ""
+    """Why there is nothing else, if there is not."""
 
     def figure(self, name: str) -> float:
         """Return one of its figures, which it must have."""
@@ -89,12 +91,24 @@ class Metric(msgspec.Struct, kw_only=True):
     unit: str
     better: Better
     values: list[float]
-    """One for each round."""
+    """One for each round that has it."""
+    missing: list[int] = []
+    """The rounds that have it not, from 1."""
 
     @property
     def median(self) -> float:
         """The value that stands for all."""
         return median(self.values)
+
+    @property
+    def presence(self) -> str:
+        """In how many rounds it is, if not in all."""
+        return _presence(len(self.values), self.missing)
+
+    def by_round(self) -> dict[int, float]:
+        """Return the values by the number of their round."""
+        rounds = range(1, len(self.values) + len(self.missing) + 1)
+        return dict(zip((n for n in rounds if n not in self.missing), self.values, strict=True))
 
 
 class Latency(msgspec.Struct, kw_only=True):
@@ -102,9 +116,16 @@ class Latency(msgspec.Struct, kw_only=True):
 
     count: int
     rounds: list[dict[str, float]]
-    """p50, p90, p99, p999 and max of each round, in milliseconds."""
+    """p50, p90, p99, p999 and max of each round that has it, in milliseconds."""
     curve: list[tuple[float, float]]
     """Percent and milliseconds, of all rounds together."""
+    missing: list[int] = []
+    """The rounds that have it not, from 1."""
+
+    @property
+    def presence(self) -> str:
+        """In how many rounds it is, if not in all."""
+        return _presence(len(self.rounds), self.missing)
 
     @property
     def median(self) -> dict[str, float]:
@@ -141,11 +162,18 @@ class Report(msgspec.Struct, kw_only=True):
     warnings: list[str]
     beside: "list[Report]" = []
     """The same load on something else, in the same run."""
+    failures: list[str] = []
+    """Rounds that gave nothing, and why."""
 
     @property
     def ok(self) -> bool:
         """Whether the promise was kept, by all that gave one."""
         return bool(self.verdict.get("ok", True)) and all(other.ok for other in self.beside)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no round failed, of this or of what ran beside it."""
+        return not self.failures and all(other.is_whole for other in self.beside)
 
     def metric(self, name: str) -> Metric | None:
         """Return the metric with this name, if there is one."""
@@ -163,8 +191,16 @@ def make_report(
     config: dict[str, str | int | float | bool | None],
     environment: Environment,
 ) -> Report:
-    """Report all rounds of one run."""
-    verdict = merge_verdicts(each.verdict for each in rounds)
+    """Report all rounds of one run; where some failed, what the others gave. If all did, that is no verdict."""
+    measured = [each for each in rounds if not each.failure]
+    failures = [
+        f"round {number} of {len(rounds)} failed: {each.failure}"
+        for number, each in enumerate(rounds, 1)
+        if each.failure
+    ]
+    verdict: dict[str, bool | int] = {"ok": False}
+    if measured:
+        verdict = merge_verdicts(each.verdict for each in measured)
     kept = verdict.get("ok", True)
     metrics = _metrics(rounds) if kept else []
     latencies = _latencies(rounds) if kept else {}
@@ -183,10 +219,11 @@ def make_report(
         fdatasync_ms=_sync(rounds),
         metrics=metrics,
         latencies=latencies,
-        timeline=_middle(rounds).timeline if kept else [],
+        timeline=_middle(measured).timeline if kept else [],
         verdict=verdict,
         examples=list(chain(*(each.examples for each in rounds))),
         warnings=list(dict.fromkeys(chain(*(each.warnings for each in rounds)))),
+        failures=failures,
     )
 
 
@@ -222,35 +259,54 @@ def progress(line: str) -> None:
 
 
 def _metrics(rounds: Sequence[Round]) -> list[Metric]:
-    """Return each figure that every round has, in the order of the first."""
+    """Return each figure that a round has, in the order of the first that has it."""
     by_name = [{figure.name: figure for figure in each.figures} for each in rounds]
-    return [
-        Metric(
-            name=name,
-            unit=figure.unit,
-            better=figure.better,
-            values=[figures[name].value for figures in by_name],
-        )
-        for name, figure in by_name[0].items()
-        if all(name in figures for figures in by_name)
-    ]
+    names = dict.fromkeys(chain.from_iterable(by_name))
+    return [_metric(name, [figures.get(name) for figures in by_name]) for name in names]
+
+
+def _metric(name: str, figures: Sequence[Figure | None]) -> Metric:
+    there = [figure for figure in figures if figure is not None]
+    return Metric(
+        name=name,
+        unit=there[0].unit,
+        better=there[0].better,
+        values=[figure.value for figure in there],
+        missing=_missing(figures),
+    )
+
+
+def _missing(values: Sequence[object | None]) -> list[int]:
+    """Return the numbers of the rounds that have none."""
+    return [number for number, value in enumerate(values, 1) if value is None]
+
+
+def _presence(count: int, missing: Sequence[int]) -> str:
+    return f"in {count} of {count + len(missing)} rounds" if missing else ""
 
 
 def _latencies(rounds: Sequence[Round]) -> dict[str, Latency]:
-    kinds = [
-        kind for kind in rounds[0].latencies if all(each.latencies[kind].count for each in rounds)
-    ]
-    return {kind: _latency([each.latencies[kind] for each in rounds]) for kind in kinds}
+    kinds = dict.fromkeys(chain.from_iterable(each.latencies for each in rounds))
+    by_kind = {kind: [_waits(each, kind) for each in rounds] for kind in kinds}
+    return {kind: _latency(waits) for kind, waits in by_kind.items() if any(waits)}
 
 
-def _latency(rounds: Sequence[Histogram]) -> Latency:
+def _waits(each: Round, kind: str) -> Histogram | None:
+    """Return how long was waited in a round, if anything was waited for."""
+    waits = each.latencies.get(kind)
+    return waits if waits is not None and waits.count else None
+
+
+def _latency(rounds: Sequence[Histogram | None]) -> Latency:
+    there = [each for each in rounds if each is not None]
     merged = Histogram()
-    for each in rounds:
+    for each in there:
         merged.add(each)
     return Latency(
         count=merged.count,
-        rounds=[summarise_ms(each) for each in rounds],
+        rounds=[summarise_ms(each) for each in there],
         curve=[(percent, merged.percentile(percent) / 1000) for percent in CURVE_PERCENTS],
+        missing=_missing(rounds),
     )
 
 

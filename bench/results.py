@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.peers.comparison import RATIO, SCENARIO, SYNCS, VERSION, report_absent
-from bench.report import RATE, Report, read_report
+from bench.report import RATE, Metric, Report, read_report
 from bench.table import number_text
 from bench.usage import GENERATOR
 
@@ -74,7 +74,11 @@ def _runs_table(results: Mapping[str, Report]) -> str:
     rows = []
     for name, report in results.items():
         where = report.environment
-        known = [f"{other.scenario}: {text}" for other in report.beside for text in other.warnings]
+        known = [
+            f"{other.scenario}: {text}"
+            for other in report.beside
+            for text in (*other.failures, *other.warnings)
+        ]
         absent = report_absent(report)
         own = [text for text in report.warnings if text.partition(": ")[0] not in absent]
         rows.append(
@@ -85,7 +89,7 @@ def _runs_table(results: Mapping[str, Report]) -> str:
                 f"{where.interpreter_ns:.0f} ns",
                 f"{report.fdatasync_ms.p50:.2f} ms",
                 _verdict(report),
-                "; ".join([*own, *known]),
+                "; ".join([*report.failures, *own, *known]),
             )
         )
     text = (
@@ -176,9 +180,8 @@ def _figures_table(results: Mapping[str, Report]) -> str:
             rows.append((_file(name), f"{kind}, p50 · p99 · max", text))
         for metric in report.metrics:
             if metric.name not in UNINTERESTING:
-                text = f"{number_text(metric.median, metric.unit)} {metric.unit}".strip()
                 what = "a second" if metric.name == RATE else metric.name
-                rows.append((_file(name), what, text))
+                rows.append((_file(name), what, _text(metric)))
     return _table(("file", "figure", "value"), rows)
 
 
@@ -191,7 +194,13 @@ def _value(report: Report, name: str) -> str:
     metric = report.metric(name)
     if metric is None:
         return "–"
-    return f"{number_text(metric.median, metric.unit)} {metric.unit}".strip()
+    return _text(metric)
+
+
+def _text(metric: Metric) -> str:
+    parts = (number_text(metric.median, metric.unit), metric.unit)
+    text = " ".join(filter(None, parts))
+    return f"{text}, {metric.presence}" if metric.presence else text
 
 
 def _file(name: str) -> str:

@@ -1,5 +1,7 @@
 """Reports for people, on stdout."""
 
+from itertools import chain
+
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +36,8 @@ def print_report(report: Report) -> None:
         _print_figures(console, other)
         if other.scenario == "bare":
             console.print(BARE_NOTE, style="dim")
+    for failure in chain(*(each.failures for each in (report, *report.beside))):
+        console.print(failure, style="red", markup=False)
     for warning in report.warnings:
         console.print(f"warning: {warning}", style="yellow")
 
@@ -59,7 +63,7 @@ def _print_latencies(console: Console, report: Report) -> None:
         table.add_column(name, justify="right")
     for kind, latency in report.latencies.items():
         times = (f"{value:.2f}" for value in latency.median.values())
-        table.add_row(LATENCIES.get(kind, kind), *times)
+        table.add_row(" ".join((LATENCIES.get(kind, kind), latency.presence)).rstrip(), *times)
     sync = report.fdatasync_ms
     table.add_row("fdatasync alone", f"{sync.p50:.2f}", "", f"{sync.p99:.2f}")
     console.print(table)
@@ -78,7 +82,7 @@ def _metric_row(metric: Metric) -> dict[str, str]:
     if len(metric.values) > 1:
         low, high = (number_text(each(metric.values), metric.unit) for each in (min, max))
         text = f"{text} ({low} – {high})"
-    return {metric.name: f"{text} {metric.unit}".rstrip()}
+    return {metric.name: " ".join(filter(None, (text, metric.unit, metric.presence)))}
 
 
 def number_text(value: float, unit: str) -> str:

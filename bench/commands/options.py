@@ -22,7 +22,7 @@ DIRECTORY = Path(".ringlog")
 """Where the server keeps its data too, when nobody says where."""
 
 EXIT_BROKEN = 1
-"""The promise was not kept."""
+"""The promise was not kept, or a round could not be measured."""
 
 GIVE_UP = (
     *(ChildError, OptionsError, OutageError, PostgresError, ServerError, WireError),
@@ -65,7 +65,7 @@ def run_scenario(
     json: Path | None,
     show: Callable[[Report], None] = print_report,
 ) -> NoReturn:
-    """Run, write and print a report, and exit: with 1 if the promise was broken."""
+    """Run, write and print a report, and exit: with 1 if the promise was broken or a round failed."""
     if json is not None and not json.absolute().parent.is_dir():
         give_up(OptionsError(f"--json {json}: there is no such directory"))
     try:
@@ -76,4 +76,4 @@ def run_scenario(
         write_json(report, json)
     if str(json) != "-":
         show(report)
-    raise typer.Exit(0 if report.ok else EXIT_BROKEN)
+    raise typer.Exit(0 if report.ok and report.is_whole else EXIT_BROKEN)

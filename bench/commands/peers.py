@@ -41,7 +41,7 @@ def peers(
     """The same work on the same disk by Redis, PostgreSQL, NATS and others; synced before each ack.
 
     `bench/peers/install.sh` installs what the system's packages do not have. Exits with 1 if a server,
-    ours or another, fails or does not store what it acknowledged.
+    ours or another, fails in any round or does not store what it acknowledged.
     """
     options = PeersOptions(
         connections=connections,

@@ -5,8 +5,8 @@ from dataclasses import asdict
 
 from bench.environment import read_environment
 from bench.peers.catalogue import PEERS, Peer, Ringlog
-from bench.peers.measurement import PeerFailedError, PeersOptions, count_syncs, measure_peer
-from bench.peers.program import NotInstalledError, PeerError
+from bench.peers.measurement import PeersOptions, count_syncs, measure_peer, reason_of
+from bench.peers.program import NotInstalledError
 from bench.peers.tracer import INSTALL_COMMAND, Tracer
 from bench.report import RATE, Better, Metric, Report, Round, make_report, progress
 from bench.scenarios.run import OptionsError, prepare, resolved
@@ -32,7 +32,6 @@ async def run_peers(options: PeersOptions, peers: Sequence[Peer] = PEERS) -> Rep
 
     Raises:
         OptionsError: There is no such peer.
-        ChildError: There is nothing to report.
     """
     chosen = _choose(options, peers)
     prepare(options)
@@ -118,8 +117,8 @@ async def _add_syncs(report: Report, peer: Peer, options: PeersOptions) -> None:
     progress(f"counting syncs: {peer.name}")
     try:
         syncs = await count_syncs(peer, options)
-    except (PeerError, PeerFailedError) as error:
-        report.warnings.append(f"syncs not counted: {error}")
+    except Exception as error:  # noqa: BLE001  # whatever it was, what was measured is as good
+        report.warnings.append(f"syncs not counted: {reason_of(error)}")
         return
     per_ack = round(syncs.per_ack, 4)
     report.metrics.append(Metric(name=SYNCS, unit="", better=Better.NEITHER, values=[per_ack]))
@@ -132,8 +131,14 @@ def _add_ratio(report: Report, other: Report) -> None:
     ours, theirs = report.metric(RATE), other.metric(RATE)
     if ours is None or theirs is None:
         return
-    values = [
-        round(our / max(1.0, their), 3)
-        for our, their in zip(ours.values, theirs.values, strict=True)
-    ]
-    other.metrics.append(Metric(name=RATIO, unit="", better=Better.HIGHER, values=values))
+    our, their = ours.by_round(), theirs.by_round()
+    both = [number for number in our if number in their]
+    if both:
+        ratio = Metric(
+            name=RATIO,
+            unit="",
+            better=Better.HIGHER,
+            values=[round(our[number] / max(1.0, their[number]), 3) for number in both],
+            missing=sorted({*ours.missing, *theirs.missing}),
+        )
+        other.metrics.append(ratio)

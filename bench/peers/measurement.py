@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import trio
 
-from bench.checker import Findings
 from bench.child import Child, open_child
 from bench.environment import measure_sync_ms
 from bench.generator import DRAINED, MEASURED, MEASURING, READY, Outcome
@@ -64,12 +63,7 @@ class _Loaded:
 
 
 async def measure_peer(peer: Peer, options: PeersOptions) -> Round:
-    """Start a peer afresh and load it; a peer that fails has a verdict that says so, and no rate.
-
-    Raises:
-        NotInstalledError: It cannot be started.
-        ChildError: The generator gave up.
-    """
+    """Start a peer afresh and load it; a round that fails says why, and has nothing else."""
     with _fresh_directory(options) as fresh:
         # What the one before has left to the kernel is no burden of this one.
         await trio.to_thread.run_sync(os.sync)
@@ -78,8 +72,8 @@ async def measure_peer(peer: Peer, options: PeersOptions) -> Round:
             async with peer.open(Site(fresh, options.connections)) as running:
                 plan = _plan(peer, options, running.url, options.seconds, WARMUP_SECONDS)
                 loaded = await _load(plan, running.pids)
-        except (PeerError, PeerFailedError) as error:
-            return Round(sync, verdict=Findings().verdict() | {"ok": False}, examples=[str(error)])
+        except Exception as error:  # noqa: BLE001  # whatever it was, the other rounds are as good
+            return Round(sync, failure=reason_of(error))
     outcome = loaded.outcome
     latencies = {kind: Histogram(latency) for kind, latency in outcome.latencies.items()}
     rate = Figure(RATE, round(outcome.counted / outcome.seconds, 1), "/s", Better.HIGHER)
@@ -93,6 +87,14 @@ async def measure_peer(peer: Peer, options: PeersOptions) -> Round:
         examples=outcome.examples,
         warnings=warnings_of(loaded.figures, latencies),
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong, in words; those of a group one after the other."""
+    if isinstance(error, ExceptionGroup):
+        return "; ".join(map(reason_of, error.exceptions))
+    known = isinstance(error, PeerError | PeerFailedError)
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True)

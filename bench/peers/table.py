@@ -45,9 +45,12 @@ def print_comparison(report: Report) -> None:
             if _has_faults(each):
                 print_findings(console, each.verdict, each.examples)
             else:
-                console.print(Text("\n".join(each.examples)))
+                console.print(Text("\n".join(each.failures)))
     console.print()
     for each in (report, *report.beside):
+        if _kept(each):
+            for failure in each.failures:
+                console.print(Text(f"{_name(each)}: {failure}", style="red"))
         for warning in each.warnings:
             if warning.partition(": ")[0] not in absent:
                 console.print(Text(f"{_name(each)}: {warning}", style="yellow"))
@@ -105,7 +108,10 @@ def _has_faults(report: Report) -> bool:
 
 def _verdict(report: Report) -> Text:
     if _kept(report):
-        return Text("kept")
+        rounds = report.config["rounds"]
+        assert isinstance(rounds, int)
+        measured = rounds - len(report.failures)
+        return Text("kept" if measured == rounds else f"kept in {measured} of {rounds} rounds")
     return Text("BROKEN" if _has_faults(report) else "FAILED", style="bold red")
 
 

@@ -259,3 +259,16 @@ def test_exit_codes_tell_a_broken_promise_from_a_wrong_question(tmp_path: Path) 
     other = stored(tmp_path, "c.json", report(scenario="storm"))
     assert run(good, failed)[0] == 1
     assert run(good, other)[0] == 2
+
+
+def test_what_only_some_rounds_have_is_compared_and_named() -> None:
+    extra = [[Figure("memory", 100.0, "MiB")], [], [Figure("memory", 102.0, "MiB")]]
+    partial, whole = report(figures=extra), report(figures=[extra[0]] * 3)
+    partial.failures = ["round 4 of 4 failed: it hung up"]
+    made = compare_reports(partial, whole)
+    (memory,) = [each for each in made.differences if each.name == "memory"]
+    assert (memory.a.rounds, memory.b.rounds) == (2, 3)
+    assert made.warnings == [
+        "A: round 4 of 4 failed: it hung up",
+        "A has memory in 2 of 3 rounds",
+    ]

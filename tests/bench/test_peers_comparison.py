@@ -1,5 +1,6 @@
 """Whole runs beside peers: real processes, a real disk, and no word about how fast."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from bench.peers import measurement, program
+from bench.child import ChildError
+from bench.peers import comparison, measurement, program
 from bench.peers.catalogue import PEERS, Peer, Postgres, PostgresNotify, Ringlog
 from bench.peers.comparison import RATIO, SYNCS, VERSION, report_absent, run_peers
 from bench.peers.measurement import PeerFailedError, PeersOptions, count_syncs, measure_peer
@@ -144,12 +146,53 @@ async def test_the_others_are_measured_when_one_fails(
     assert report.verdict["ok"]
     assert report.rate_per_second
     assert (other.rate_per_second, other.metrics) == (None, [])
-    assert "OOM" in other.examples[0]
+    assert "OOM" in other.failures[0]
     print_comparison(report)
     printed = capsys.readouterr().out
     assert "FAILED" in printed
     assert "OOM" in printed
     assert "not installed: apt-get install no-such-program" in printed
+
+
+class OddPeer(FakePeer):
+    """A peer that fails in one round, if in any, in a way that nobody thought of."""
+
+    def __init__(self, name: str, fails: int | None = None) -> None:
+        self.name = name
+        self._fails = fails
+        self._rounds = 0
+
+    @asynccontextmanager
+    async def open(self, site: Site) -> AsyncIterator[Running]:
+        self._rounds += 1
+        async with trio.open_nursery():
+            if self._rounds == self._fails:
+                raise ChildError("the generator exited with -11")
+            with open_fake_redis() as url:
+                yield Running(url, ())
+
+
+async def test_one_odd_failure_discards_nothing_else(
+    directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "_RINGLOG", OddPeer("ringlog"))
+    monkeypatch.setattr(Tracer, "is_installed", lambda: False)
+    thrice = dataclasses.replace(options(directory), rounds=3)
+    report = await run_peers(thrice, [OddPeer("fake", fails=2)])
+    (other,) = report.beside
+    assert report.ok
+    assert not report.is_whole
+    assert report.failures == []
+    assert other.failures == ["round 2 of 3 failed: ChildError: the generator exited with -11"]
+    rate, ratio = other.metric("rate"), other.metric(RATIO)
+    assert rate is not None
+    assert ratio is not None
+    assert (len(rate.values), rate.missing) == (2, [2])
+    assert (len(ratio.values), ratio.missing) == (2, [2])
+    print_comparison(report)
+    printed = capsys.readouterr().out
+    assert "kept in 2 of 3 rounds" in printed
+    assert "the generator exited with -11" in printed
 
 
 async def test_a_tracer_that_saw_nothing_is_no_peer_that_never_syncs(directory: Path) -> None:

@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from bench.checker import Findings, Kind
 from bench.environment import SyncLatency
 from bench.histogram import Histogram
@@ -20,6 +22,8 @@ from bench.report import (
 )
 from bench.table import print_report
 from tests.bench.reports import ENVIRONMENT
+
+SYNC = SyncLatency(p50=0.1, p99=0.2)
 
 CLEAN = Findings().verdict()
 
@@ -83,10 +87,56 @@ def test_one_round_that_lost_something_leaves_no_rate_and_no_figure() -> None:
     assert (made.rate_per_second, made.metrics, made.latencies) == (None, [], {})
 
 
-def test_a_figure_that_one_round_lacks_is_no_metric() -> None:
+def test_a_figure_that_one_round_lacks_is_there_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     without = measured(100)
     without.figures.pop()
-    assert [metric.name for metric in report(measured(100), without).metrics] == ["rate"]
+    without.latencies["delivery"].record(1000)
+    made = report(measured(100), without, measured(300))
+    rate, memory = made.metrics
+    assert (rate.values, rate.missing, rate.presence) == ([100, 100, 300], [], "")
+    assert (memory.values, memory.missing) == ([200, 600], [2])
+    assert memory.presence == "in 2 of 3 rounds"
+    assert memory.by_round() == {1: 200, 3: 600}
+    assert made.latencies["delivery"].missing == [1, 3]
+    print_report(made)
+    printed = capsys.readouterr().out
+    assert "400 (200 – 600) MiB in 2 of 3 rounds" in printed
+    assert "delivery in 1 of 3 rounds" in printed
+
+
+def test_what_only_a_later_round_has_is_there_too() -> None:
+    later = measured(100)
+    later.figures.append(Figure("caught up", 1.0, "s"))
+    later.latencies["replay"] = later.latencies["ack"]
+    made = report(measured(100), later)
+    caught_up = made.metric("caught up")
+    assert caught_up is not None
+    assert (caught_up.values, caught_up.missing) == ([1.0], [1])
+    assert made.latencies["replay"].presence == "in 1 of 2 rounds"
+
+
+def test_a_round_that_failed_takes_nothing_from_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = report(measured(100), Round(sync=SYNC, failure="it hung up"), measured(300))
+    assert made.ok
+    assert not made.is_whole
+    assert (made.rate_per_second, made.acked) == (200, 400)
+    assert made.failures == ["round 2 of 3 failed: it hung up"]
+    assert [metric.presence for metric in made.metrics] == ["in 2 of 3 rounds"] * 2
+    print_report(made)
+    assert "round 2 of 3 failed: it hung up" in capsys.readouterr().out
+    outer = report(measured(1))
+    outer.beside = [made]
+    assert not outer.is_whole
+
+
+def test_a_run_of_which_every_round_failed_is_no_good_one() -> None:
+    made = report(Round(sync=SYNC, failure="it hung up"))
+    assert not made.ok
+    assert (made.rate_per_second, made.metrics, made.latencies) == (None, [], {})
 
 
 def test_a_report_fails_with_any_beside_it_and_what_gave_no_promise_has_kept_it() -> None:
