@@ -19,6 +19,7 @@ from bench.probe import Probe, lag_figures, sync_figures
 from bench.processes import cpu_seconds, family_cpu_seconds
 from bench.report import RATE, Better, Figure, Round, Second, merge_verdicts
 from bench.usage import DATABASE, FLUSH, GENERATOR, Usage, memory_figures, server_readers
+from bench.watch import Watch, server_timeline, trend_figures
 
 GENERATOR_SHARE_MAX = 0.9
 """Of one core: beyond this the generator may be what limits the rate."""
@@ -71,10 +72,12 @@ async def measure(
             usage = _usage_of(watched, generators)
             before = await probe.look() if watched.has_metrics else None
             measured = _Arrival(generators, MEASURED).wait
-            await (probe.watch_until(measured) if watched.has_metrics else measured())
+            watch = Watch(probe if watched.has_metrics else None, watched.server_pid)
+            await watch.until(measured)
             figures = usage.figures()
             if watched.server_pid is not None:
                 figures += memory_figures(watched.server_pid)
+            figures += trend_figures(watch.looks)
             after = await probe.look() if watched.has_metrics else None
             await _Arrival(generators, DRAINED).wait()
             await outage.aclose()
@@ -83,10 +86,12 @@ async def measure(
                 await crash()
             await _go_on(generators)
             outcomes = await _outcomes(generators)
-    figures += [*sync_figures(before, after), *lag_figures(probe.samples)]
+    figures += [*sync_figures(before, after), *lag_figures(watch.samples)]
     if catch_up_seconds is not None:
         figures.append(Figure("archive caught up after", round(catch_up_seconds, 1), "s"))
-    return make_round(outcomes, figures, sync)
+    made = make_round(outcomes, figures, sync)
+    made.server_timeline = server_timeline(watch.looks)
+    return made
 
 
 def _usage_of(watched: Watched, generators: Sequence[Child]) -> Usage:

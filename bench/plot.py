@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from bench.plots.peers import draw_peers
 from bench.plots.percentiles import draw_percentiles
 from bench.plots.seconds import draw_seconds
+from bench.plots.server import draw_server
 from bench.report import Report
 
 
@@ -25,7 +26,10 @@ def draw_charts(reports: Mapping[str, Report]) -> dict[str, str]:
 
 def _charts(scenario: str, reports: Mapping[str, Report]) -> dict[str, str | None]:
     """Draw reports of one scenario."""
-    charts = {"rate": draw_seconds(f"{scenario}: rate over time", reports)}
+    charts = {
+        "rate": draw_seconds(f"{scenario}: rate over time", reports),
+        "server": draw_server(f"{scenario}: the server over time", reports),
+    }
     if len(reports) == 1:
         (report,) = reports.values()
         title = f"{scenario}: latency by percentile"

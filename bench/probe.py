@@ -9,15 +9,12 @@ import http.client
 import math
 import re
 import urllib.parse
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
 
 from bench.report import Better, Figure
-
-SAMPLE_SECONDS = 0.25
-"""Below the flusher's own interval, and rare enough to cost a loaded server nothing: a millisecond each."""
 
 LOOK_SECONDS_MAX = 5.0
 """The loop of an overloaded server answers late, not never."""
@@ -46,21 +43,10 @@ class Probe:
     def __init__(self, url: str) -> None:
         host = urllib.parse.urlsplit(url).netloc
         self._connection = http.client.HTTPConnection(host, timeout=LOOK_SECONDS_MAX)
-        self.samples: list[Sample] = []
 
     async def look(self) -> Sample | None:
         """Return how things are now, or None if the server does not say."""
         return await trio.to_thread.run_sync(self._look)
-
-    async def watch_until(self, wait: Callable[[], Awaitable[object]]) -> None:
-        """Keep samples until `wait` returns; it is cancelled and called again in between."""
-        while True:
-            sample = await self.look()
-            if sample is not None:
-                self.samples.append(sample)
-            with trio.move_on_after(SAMPLE_SECONDS):
-                await wait()
-                return
 
     def close(self) -> None:
         """Hang up."""

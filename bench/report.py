@@ -61,6 +61,19 @@ class Second(msgspec.Struct, kw_only=True):
     """Both 0 if nothing was acknowledged."""
 
 
+class ServerSecond(msgspec.Struct, kw_only=True):
+    """What the server was like in one second of a round; None where it is not known."""
+
+    second: int
+    memory_mib: float | None = None
+    """At its end, with all that the server started."""
+    flush_memory_mib: float | None = None
+    """That of the process that flushes, if there is one."""
+    flush_lag_seconds: float | None = None
+    flush_backlog_records: int | None = None
+    """The highest."""
+
+
 @dataclass(slots=True)
 class Round:
     """What one measurement gave."""
@@ -72,6 +85,7 @@ class Round:
     acked: int = 0
     refused: Counter[str] = field(default_factory=Counter)
     timeline: list[Second] = field(default_factory=list)
+    server_timeline: list[ServerSecond] = field(default_factory=list)
     verdict: dict[str, bool | int] = field(default_factory=dict)
     """Empty for what cannot replay and therefore has none."""
     examples: list[str] = field(default_factory=list)
@@ -162,6 +176,8 @@ class Report(msgspec.Struct, kw_only=True):
     warnings: list[str]
     beside: "list[Report]" = []
     """The same load on something else, in the same run."""
+    server_timeline: list[ServerSecond] = []
+    """Of the same round as the timeline; its seconds begin with those, and are not cut at the same instants."""
     failures: list[str] = []
     """Rounds that gave nothing, and why."""
 
@@ -223,6 +239,7 @@ def make_report(
         verdict=verdict,
         examples=list(chain(*(each.examples for each in rounds))),
         warnings=list(dict.fromkeys(chain(*(each.warnings for each in rounds)))),
+        server_timeline=_middle(measured).server_timeline if kept else [],
         failures=failures,
     )
 

@@ -57,7 +57,9 @@ def draw_seconds(title: str, reports: Mapping[str, Report]) -> str | None:
     if waits:
         _draw_waits(drawing, waits, timelines, x)
     bottom = WAIT_BOTTOM if waits else RATE_BOTTOM
-    draw_horizontal(drawing, x, _marks(min(seconds), max(seconds)), bottom, "second of the run")
+    draw_horizontal(
+        drawing, x, mark_seconds(min(seconds), max(seconds)), bottom, "second of the run"
+    )
     return drawing.encode()
 
 
@@ -75,15 +77,19 @@ def _draw_waits(
 def _line(name: str, timeline: Sequence[Second]) -> Line:
     rates = [each.rate_per_second for each in timeline]
     note = f"median {write_number(median(rates))}, min {write_number(min(rates))}"
-    return Line(name, note, _pieces([(each.second, each.rate_per_second) for each in timeline]))
+    return Line(
+        name, note, split_pieces([(each.second, each.rate_per_second) for each in timeline])
+    )
 
 
 def _waits(timeline: Sequence[Second]) -> list[list[tuple[float, float]]]:
     """Return the p99 of each second in which something was acknowledged."""
-    return _pieces([(each.second, each.ack_p99_ms) for each in timeline if each.ack_p99_ms > 0])
+    return split_pieces(
+        [(each.second, each.ack_p99_ms) for each in timeline if each.ack_p99_ms > 0]
+    )
 
 
-def _pieces(points: Sequence[tuple[int, float]]) -> list[list[tuple[float, float]]]:
+def split_pieces(points: Sequence[tuple[int, float]]) -> list[list[tuple[float, float]]]:
     """Split where seconds are missing: a line through them would claim what nobody measured."""
     pieces: list[list[tuple[float, float]]] = []
     for second, value in points:
@@ -93,7 +99,7 @@ def _pieces(points: Sequence[tuple[int, float]]) -> list[list[tuple[float, float
     return pieces
 
 
-def _marks(first: int, last: int) -> list[tuple[float, str]]:
+def mark_seconds(first: int, last: int) -> list[tuple[float, str]]:
     """Return round seconds from the first to the last."""
     ticks = linear_scale(last, 0, 1, steps_max=SECONDS_STEPS_MAX).ticks
     marks = [tick for tick in ticks if tick.is_integer() and first <= tick <= last]

@@ -51,7 +51,11 @@ async def test_a_short_run_has_a_rate_and_a_clean_verdict(tmp_path: Path, joined
     assert named >= {
         "rate", "server processor", "generator processor", "server memory",
         "log fsyncs per record", "flush lag p99", "largest flush backlog",
+        "server memory at the start",
     }  # fmt: skip
+    first = written["server_timeline"][0]
+    assert first["memory_mib"] > 10
+    assert first["flush_lag_seconds"] >= 0
 
 
 async def test_a_run_beside_the_bare_server_gives_a_ratio(

@@ -23,7 +23,7 @@ from bench.plots.scale import (
     write_number,
 )
 from bench.plots.svg import NOTE_SIZE, TEXT_SIZE, TITLE_SIZE, fit, text_width
-from bench.report import Report, Second, write_json
+from bench.report import Report, Second, ServerSecond, write_json
 from tests.bench.reports import PEERS, at, beside_peers, latencies, report
 
 HOSTILE = "<script>alert('&')</script>\x00\x1b[31m ]]> \ud800"
@@ -71,9 +71,20 @@ def every_chart() -> dict[str, str]:
             f"kinds {name}": chart
             for name, chart in draw_charts({"k": report(kinds=kinds)}).items()
         },
+        **draw_charts({"a": watched(), "b": watched(grows=0.0), HOSTILE: watched()}),
         **{f"many {name}": chart for name, chart in draw_charts(many_reports()).items()},
         **{f"hostile {name}": chart for name, chart in draw_charts({HOSTILE: hostile()}).items()},
     }
+
+
+def watched(grows: float = 1.0) -> Report:
+    """Return a run that knows what its server was like."""
+    made = report()
+    made.server_timeline = [
+        ServerSecond(second=n, memory_mib=100 + grows * (n - 1), flush_lag_seconds=n / 100)
+        for n in range(1, 21)
+    ]
+    return made
 
 
 def hostile() -> Report:
@@ -248,6 +259,25 @@ def test_a_rate_of_zero_and_a_run_without_acknowledgements_can_be_drawn() -> Non
     shown = texts(draw_charts({"one": made})["append-rate.svg"])
     assert "median 0, min 0" in shown
     assert "ack p99 in that second" not in shown
+
+
+def test_memory_and_lag_are_drawn_second_by_second_where_they_are_known() -> None:
+    chart = draw_charts({"one": watched()})["append-server.svg"]
+    points = [
+        len(each.attrib["points"].split())
+        for each in elements(chart, "polyline")
+        if "thin" not in each.attrib["class"]
+    ]
+    assert points == [20, 20]
+    assert "from 100 to 119" in texts(chart)
+    assert "longest flush lag in that second, s" in texts(chart)
+    silent = watched()
+    for second in silent.server_timeline:
+        second.flush_lag_seconds = None
+    shown = texts(draw_charts({"one": silent})["append-server.svg"])
+    assert "memory of the server, MiB" in shown
+    assert "longest flush lag in that second, s" not in shown
+    assert "append-server.svg" not in draw_charts({"one": report()})
 
 
 def test_a_report_has_one_colour_in_both_halves() -> None:

@@ -3,8 +3,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import trio
-
 from bench.probe import Probe, Sample, lag_figures, sync_figures
 
 EXPOSITION = b"""\
@@ -59,17 +57,6 @@ async def test_the_lag_of_a_server_without_open_metrics_is_not_known() -> None:
     with open_metrics(b"another_series 1\n") as url:
         assert await look(url) is None
     assert await look(url) is None
-
-
-async def test_it_watches_until_what_it_waits_for_has_come() -> None:
-    with open_metrics(EXPOSITION) as url, closing(Probe(url)) as probe:
-
-        async def wait() -> None:
-            if len(probe.samples) < 3:
-                await trio.sleep_forever()
-
-        await probe.watch_until(wait)
-    assert probe.samples == [SAMPLE] * 3
 
 
 def test_the_lag_is_given_by_nearest_rank_and_not_without_samples() -> None:
