@@ -19,7 +19,7 @@ from bench.probe import Probe, lag_figures, sync_figures
 from bench.processes import cpu_seconds, family_cpu_seconds
 from bench.report import RATE, Better, Figure, Round, Second, merge_verdicts
 from bench.usage import DATABASE, FLUSH, GENERATOR, Usage, memory_figures, server_readers
-from bench.watch import Watch, server_timeline, trend_figures
+from bench.watch import TREND_SECONDS_MIN, Watch, server_timeline, trend_figures
 
 GENERATOR_SHARE_MAX = 0.9
 """Of one core: beyond this the generator may be what limits the rate."""
@@ -29,9 +29,6 @@ MACHINE_SHARE_MAX = 0.95
 
 LATE_US_MAX = 3_000
 """Three ticks of the open loop."""
-
-DRIFT_SECONDS_MIN = 10
-"""A shorter run has no beginning and end that could be told apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +170,7 @@ def _timeline(timelines: Sequence[Sequence[Second]]) -> list[Second]:
 
 def drift_figures(timeline: Sequence[Second]) -> list[Figure]:
     """Return the rate of the last fifth of a run over that of the first: 1 if cost does not grow."""
-    if len(timeline) < DRIFT_SECONDS_MIN:
+    if len(timeline) < TREND_SECONDS_MIN:
         return []
     part = len(timeline) // 5
     first, last = (

@@ -20,9 +20,14 @@ def cpu_seconds(pid: int) -> float:
 
 def family_cpu_seconds(pid: int) -> float:
     """Return the processor time of a family so far, of those that have ended too."""
-    ticks = 0
-    for each in family(pid):
-        # Their own, and that of the children that they waited for.
+    return cpu_seconds(pid) + offspring_cpu_seconds(pid)
+
+
+def offspring_cpu_seconds(pid: int) -> float:
+    """Return what of the processor time of a family is not its first process's own."""
+    # What a process waited for counts as its children's.
+    ticks = sum(map(int, _stat(pid)[13:15]))
+    for each in family(pid)[1:]:
         with contextlib.suppress(OSError):
             ticks += sum(map(int, _stat(each)[11:15]))
     return ticks / os.sysconf("SC_CLK_TCK")

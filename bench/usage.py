@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 import trio
 
 from bench.processes import (
-    cpu_seconds,
     family,
     family_cpu_seconds,
     family_resident_bytes,
+    offspring_cpu_seconds,
     resident_bytes,
 )
 from bench.report import MIB, Figure
@@ -51,7 +51,7 @@ def server_readers(pid: int) -> dict[str, Callable[[], float]]:
     """Return what reads the processor time of a server."""
     readers: dict[str, Callable[[], float]] = {SERVER: lambda: family_cpu_seconds(pid)}
     if len(family(pid)) > 1:
-        readers[FLUSH] = lambda: family_cpu_seconds(pid) - cpu_seconds(pid)
+        readers[FLUSH] = lambda: offspring_cpu_seconds(pid)
     return readers
 
 

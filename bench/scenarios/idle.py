@@ -16,7 +16,7 @@ import re
 import urllib.parse
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle, islice
 
@@ -28,11 +28,11 @@ from bench.loads.idle import IdleConnections
 from bench.loads.known import KnownSessions
 from bench.outage import LIMIT_BYTES_MAX, MESSAGE_BYTES_MAX, wait_caught_up
 from bench.probe import Probe
-from bench.processes import family_cpu_seconds, family_resident_bytes
+from bench.processes import family_resident_bytes
 from bench.report import MIB, Better, Figure, Report, Round, progress
 from bench.scenarios.run import OptionsError, RunOptions, Target, fresh_directory, run_rounds
 from bench.server import Server, ServerOptions, open_server, sqlite_url
-from bench.usage import memory_figures
+from bench.usage import Usage, memory_figures, server_readers
 from bench.wire import ANSWER_SECONDS_MAX, WireError
 
 CONNECTIONS_MAX = 10_000
@@ -198,10 +198,9 @@ async def _idle(
         await trio.to_thread.run_sync(connections.idle, options.settle_seconds)
         figures += memory_figures(server.pid, f"memory and {options.connections:,} connections")
         progress(f"idling for {options.seconds:.0f} s")
-        used, began = family_cpu_seconds(server.pid), trio.current_time()
+        usage = Usage(server_readers(server.pid))
         await trio.to_thread.run_sync(connections.idle, options.seconds)
-        cores = (family_cpu_seconds(server.pid) - used) / (trio.current_time() - began)
-        figures.append(Figure("server processor while idle", round(cores, 4), "cores"))
+        figures += [replace(used, name=f"{used.name} while idle") for used in usage.figures()]
         resting = at_rest(known.sample, joined)
         joins = await trio.to_thread.run_sync(connections.time_joins, resting)
     return figures, joins

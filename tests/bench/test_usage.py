@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -23,9 +25,16 @@ def values(figures: list[Figure]) -> dict[str, float]:
     return {figure.name: figure.value for figure in figures}
 
 
+@contextmanager
+def open_process(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.communicate(b"\n")
+
+
 async def burn(command: list[str]) -> dict[str, float]:
     """Return the usage of a process while it, or its child, uses 0.2 s of a processor."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
+    with open_process(command) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         # Until its child is there.
@@ -36,7 +45,6 @@ async def burn(command: list[str]) -> dict[str, float]:
         await trio.to_thread.run_sync(server.stdout.readline)
         found = values(usage.figures())
         elapsed = trio.current_time() - start
-        server.communicate(b"\n")
     return {name: cores * elapsed for name, cores in found.items()}
 
 
@@ -60,6 +68,5 @@ def test_the_memory_of_a_server_is_that_of_all_it_started() -> None:
     assert list(sizes) == [MEMORY, FLUSH_MEMORY]
     assert sizes[FLUSH_MEMORY] == pytest.approx(started, rel=0.02)
     assert sizes[MEMORY] == pytest.approx(started + own, rel=0.02)
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as alone:
+    with open_process([sys.executable, "-c", "input()"]) as alone:
         assert list(values(memory_figures(alone.pid))) == [MEMORY]
-        alone.communicate(b"\n")
