@@ -54,6 +54,7 @@ from storage import (
     StorageError,
     make_directory,
     open_archive,
+    open_flush_process,
 )
 
 # How soon a key that was created or revoked counts in a running server.
@@ -124,7 +125,10 @@ class Server:
             await trio.to_thread.run_sync(_make_data_directory, config)
             async with _open_archive(config) as archive:
                 auth = await _open_authenticator(archive, config)
-                async with open_node(_node_options(config), archive) as node:
+                async with (
+                    open_flush_process(config.archive) as flush_process,
+                    open_node(_node_options(config), archive, flush_target=flush_process) as node,
+                ):
                     await self._serve(node, auth, archive, listener, tls)
 
     async def _serve(

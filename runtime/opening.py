@@ -19,6 +19,8 @@ from storage import (
     CorruptLogError,
     Directory,
     Flusher,
+    FlushTarget,
+    FlushThread,
     RealDirectory,
     highest_epoch,
     open_commit_log,
@@ -27,11 +29,15 @@ from storage import (
 
 @asynccontextmanager
 async def open_node(
-    options: NodeOptions, archive: Archive, directory: Directory | None = None
+    options: NodeOptions,
+    archive: Archive,
+    directory: Directory | None = None,
+    flush_target: FlushTarget | None = None,
 ) -> AsyncIterator[Node]:
     """Recover this data directory and serve its sessions until the block ends.
 
-    The log is in `data_dir/log`, or in a directory that the caller has opened and will close.
+    The log is in `data_dir/log`, or in a directory that the caller has opened and will close. Flushes run
+    in a worker thread, or where `flush_target` does them.
 
     Raises:
         StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
@@ -42,7 +48,10 @@ async def open_node(
     async with opened as log_directory:
         node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
         node = Node(options, archive)
-        async with _serve_log(node, log_directory, node_id), trio.open_nursery() as node.nursery:
+        async with (
+            _serve_log(node, log_directory, node_id, flush_target or FlushThread(archive)),
+            trio.open_nursery() as node.nursery,
+        ):
             node.nursery.start_soon(node.sweep)
             try:
                 yield node
@@ -63,7 +72,9 @@ async def _lock_directory(path: Path) -> AsyncIterator[Directory]:
 
 
 @asynccontextmanager
-async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> AsyncIterator[None]:
+async def _serve_log(
+    node: Node, directory: Directory, node_id: uuid.UUID, flush_target: FlushTarget
+) -> AsyncIterator[None]:
     """Take an epoch, recover the log, flush what survived; then the node may serve."""
     log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
     ownership = await trio.to_thread.run_sync(
@@ -79,7 +90,7 @@ async def _serve_log(node: Node, directory: Directory, node_id: uuid.UUID) -> As
         on_sync_seconds=node.synced,
     ) as (node.log, survivors):
         node.flusher = Flusher(
-            node.archive,
+            flush_target,
             node_id.hex,
             ownership.epoch,
             ownership.cursor,

@@ -32,7 +32,8 @@ from storage.errors import (
     StorageError,
     StorageFullError,
 )
-from storage.flusher import Flusher, FlushOptions
+from storage.flusher import Flusher, FlushOptions, FlushTarget, FlushThread
+from storage.flushprocess import FlushProcess, open_flush_process
 from storage.history import SessionSnapshot
 from storage.inspection import Damage, DumpedFrame, Lost, Repair, Report
 from storage.inspection import check_start as check_log
@@ -73,6 +74,9 @@ __all__ = [
     "DurabilityMismatchError",
     "FencedError",
     "FlushOptions",
+    "FlushProcess",
+    "FlushTarget",
+    "FlushThread",
     "Flusher",
     "LogBehindCursorError",
     "LogOptions",
@@ -101,6 +105,7 @@ __all__ = [
     "make_directory",
     "open_archive",
     "open_commit_log",
+    "open_flush_process",
     "probe_archive",
     "record_prefix",
     "repair_log",

@@ -147,6 +147,9 @@ class ArchiveSettingsError(StorageError):
     def __init__(self, setting: str, found: str, wanted: str) -> None:
         super().__init__(f"the archive runs with {setting}={found}, but {wanted} is needed")
         self.hint = f"set {setting}={wanted} on the database"
+        self.setting = setting
+        self.found = found
+        self.wanted = wanted
 
 
 class DurabilityMismatchError(StorageError):

@@ -15,8 +15,9 @@ What a failed flush leads to::
     another cursor          someone else writes here: fatal
     fenced, row conflict    fatal
 
-Encoding and SQL run in a worker thread which is never abandoned: a COMMIT that was begun is waited
-for, whatever is cancelled meanwhile.
+Encoding and SQL run elsewhere: in a process of their own (`FlushProcess`) or in a worker thread
+(`FlushThread`). Neither is ever abandoned: a COMMIT that was begun is waited for, whatever is cancelled
+meanwhile.
 """
 
 import random
@@ -56,7 +57,15 @@ class FlushOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlushTarget(Protocol):
-    """What the flusher needs of an archive."""
+    """Where an archive's writes are done."""
+
+    async def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
+        """Do `Archive.flush`; return or raise its outcome, also when cancelled."""
+        ...
+
+
+class SyncFlush(Protocol):
+    """What `FlushThread` needs of an archive."""
 
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
         """Commit the records, and the cursor past them, in one transaction."""
@@ -71,6 +80,21 @@ class RunSync(Protocol):
         ...
 
 
+class FlushThread:
+    """An archive's flush in a worker thread of this process."""
+
+    def __init__(self, archive: SyncFlush, run_sync: RunSync | None = None) -> None:
+        self._archive = archive
+        # A limiter of its own, so that a flush never waits behind the threads of readers.
+        self._run_sync = run_sync or partial(
+            trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1)
+        )
+
+    async def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
+        """Do `Archive.flush` in the thread."""
+        await self._run_sync(partial(self._archive.flush, node_id, epoch, cursor, records))
+
+
 class Flusher:
     """One owner's queue of durable records on their way to the archive.
 
@@ -79,7 +103,7 @@ class Flusher:
 
     def __init__(
         self,
-        archive: FlushTarget,
+        target: FlushTarget,
         node_id: str,
         epoch: int,
         cursor: int,
@@ -93,15 +117,12 @@ class Flusher:
         self.cursor = cursor
         self.last_error: StorageError | None = None
         self.failing_since: float | None = None
-        self._archive = archive
+        self._target = target
         self._epoch = epoch
         self._on_flushed = on_flushed
         self._reread = reread
         self._options = options
-        # A limiter of its own, so that a flush never waits behind the threads of readers.
-        self._run_sync = run_sync or partial(
-            trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1)
-        )
+        self._run_sync = run_sync or trio.to_thread.run_sync
         # The head's LSN is `cursor`: a record leaves only when the archive has it.
         self._queue: deque[Record] = deque()
         self._kicked_to = cursor
@@ -229,9 +250,7 @@ class Flusher:
         still under way, the cursor's row makes this one wait for it, and then tells what came of it.
         """
         try:
-            await self._run_sync(
-                partial(self._archive.flush, self.node_id, self._epoch, self.cursor, batch)
-            )
+            await self._target.flush(self.node_id, self._epoch, self.cursor, batch)
         except CursorMismatchError as mismatch:
             if repeated and mismatch.found == self.cursor + len(batch):
                 return True
@@ -239,19 +258,20 @@ class Flusher:
                 raise
             # What the archive lost must not be removed from the log meanwhile.
             self._on_flushed((), mismatch.found)
-            await self._run_sync(partial(self._flush_again, mismatch))
+            await self._flush_again(mismatch)
             return False
         return True
 
-    def _flush_again(self, mismatch: CursorMismatchError) -> None:
+    async def _flush_again(self, mismatch: CursorMismatchError) -> None:
         """Flush once more what a restored archive lost: a batch of it, out of the log."""
         from_lsn = mismatch.found
         to_lsn = min(from_lsn + self._options.rows_max, self.cursor)
-        records = self._reread(from_lsn, to_lsn, self._options.bytes_max)
+        reread = partial(self._reread, from_lsn, to_lsn, self._options.bytes_max)
+        records = await self._run_sync(reread)
         if not records:
             raise mismatch
         try:
-            self._archive.flush(self.node_id, self._epoch, from_lsn, records)
+            await self._target.flush(self.node_id, self._epoch, from_lsn, records)
         except CursorMismatchError as moved:
             # It went back once more: the next attempt finds out how far.
             if moved.found >= self.cursor:

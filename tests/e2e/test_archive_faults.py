@@ -1,6 +1,8 @@
 """An archive that fails under a server with real clients: they feel nothing, and it holds all in the end."""
 
+import os
 import shutil
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -10,7 +12,15 @@ from bench.channel import user_url
 from bench.postgres import PostgresServer, PrivatePostgresServer
 from bench.server import Server, sqlite_url
 from tests.crash.rounds import Load, replay_session
-from tests.e2e.under_load import SESSION, more, run_under_load, until, until_readiness
+from tests.e2e.under_load import (
+    SESSION,
+    flush_process,
+    more,
+    run_under_load,
+    until,
+    until_ended,
+    until_readiness,
+)
 from tests.fakes.proxy import Cut, open_cutting_proxy
 
 pytestmark = pytest.mark.timeout(120)
@@ -43,6 +53,28 @@ async def test_a_postgres_that_crashes_mid_flush_is_outlasted(
     finally:
         postgres.ensure_running()
     assert result.reconnects == 0
+
+
+async def test_a_flush_process_that_is_killed_again_and_again_is_replaced(
+    tmp_path: Path, archive_url: str
+) -> None:
+    async def disturb(server: Server, load: Load) -> None:
+        await server.start()
+        for _ in range(5):
+            await more(load, 200)
+            victim = flush_process(server)
+            assert victim is not None
+            os.kill(victim, signal.SIGKILL)
+            await until(lambda: flush_process(server) not in {None, victim})  # noqa: B023 - waited for here
+        last = flush_process(server)
+        assert last is not None
+        await more(load, 200)
+        await server.stop()
+        assert not Path(f"/proc/{last}").exists()
+        await server.start()
+
+    result = await run_under_load(tmp_path, archive_url, disturb)
+    assert result.reconnects > 0
 
 
 @pytest.mark.postgres
@@ -98,10 +130,14 @@ async def test_an_archive_that_was_put_back_to_a_copy_gets_everything_again(
         await more(load)
         await server.stop()
         shutil.copy(archive, tmp_path / "copy.db")
+        flushing = None
         for _ in range(2):
             await server.start()
             await more(load, 300)
+            flushing = flush_process(server)
             await server.kill()
+        assert flushing is not None
+        await until_ended(flushing)  # it has the file open that is about to be replaced
         for leftover in tmp_path.glob("archive.db-*"):
             leftover.unlink()
         shutil.copy(tmp_path / "copy.db", archive)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import trio
 
+from bench.processes import family
 from bench.server import Server
 from tests.crash.rounds import CrashOptions, CrashResult, Disturb, Load, run_crash
 
@@ -55,6 +56,16 @@ async def more(load: Load, messages: int = 50) -> float:
     """Wait until so many more messages are acknowledged; return how long that took."""
     enough = load.acknowledged + messages
     return await until(lambda: load.acknowledged >= enough)
+
+
+def flush_process(server: Server) -> int | None:
+    """Return the process that flushes for this one, None while there is none."""
+    return next(iter(family(server.pid)[1:]), None)
+
+
+async def until_ended(pid: int) -> None:
+    """Wait until there is no such process."""
+    await until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 async def readiness(server: Server) -> str:

@@ -3,6 +3,7 @@
 from tests.mutants.mutant import mutant
 
 FLUSHER_HISTORY = "tests/storage/test_flusher_history.py::"
+FLUSH_PROCESS = "tests/storage/test_flushprocess.py::"
 FLUSHER = "tests/storage/test_flusher.py::"
 ARCHIVE = "tests/storage/test_archive.py::"
 ROWS = "tests/storage/test_rows.py::"
@@ -151,8 +152,36 @@ ARCHIVE_MUTANTS = (
     mutant(
         "a cursor that went back is believed",
         "storage/flusher.py",
-        "            await self._run_sync(partial(self._flush_again, mismatch))\n            return False",
+        "            await self._flush_again(mismatch)\n            return False",
         "            return True",
         FLUSHER_HISTORY + "test_what_a_restored_archive_lost_is_flushed_again_from_the_log",
+    ),
+    mutant(
+        "a refusal in the flush process is taken for a commit",
+        "storage/flushworker.py",
+        "            return flushlink.refuse(error)",
+        "            return Flushed()",
+        FLUSH_PROCESS + "test_refusals_are_raised_here_and_the_process_goes_on",
+    ),
+    mutant(
+        "a flush process that was killed has committed",
+        "storage/flushprocess.py",
+        "                raise await self._explain_end() from error",
+        "                await self._explain_end()\n                return",
+        FLUSH_PROCESS + "test_a_process_that_was_killed_is_said_to_be_and_replaced",
+    ),
+    mutant(
+        "a flush process outlives its server",
+        "storage/flushworker.py",
+        "    threading.Thread(target=end_with_server, args=(link,), daemon=True).start()\n",
+        "",
+        FLUSH_PROCESS + "test_a_database_that_hangs_does_not_keep_it_when_the_server_ends",
+    ),
+    mutant(
+        "a signal to the process group ends the flush process",
+        "storage/flushworker.py",
+        "        signal.signal(number, signal.SIG_IGN)",
+        "        signal.signal(number, signal.SIG_DFL)",
+        FLUSH_PROCESS + "test_no_signal_ends_it_before_the_server",
     ),
 )

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from storage import Archive, Flusher, FlushOptions, Record
+from storage import Archive, Flusher, FlushOptions, FlushThread, Record
+from storage.flusher import RunSync
 from tests.contracts.archive import NODE
 from tests.fakes.archive import FakeArchive
 from tests.fakes.run_sync import run_inline
@@ -47,15 +48,16 @@ def make_flusher(
     archive: FakeArchive, log: FlushedLog, options: FlushOptions = OPTIONS, **arguments: object
 ) -> Flusher:
     ownership = archive.begin_epoch(NODE, "local")
+    run_sync: RunSync = arguments.get("run_sync", run_inline)  # type: ignore[assignment]
     return Flusher(
-        archive,
+        FlushThread(archive, run_sync),
         NODE,
         ownership.epoch,
         ownership.cursor,
         on_flushed=log.on_flushed,
         reread=log.reread,
         options=options,
-        run_sync=arguments.get("run_sync", run_inline),  # type: ignore[arg-type]
+        run_sync=run_sync,
     )
 
 

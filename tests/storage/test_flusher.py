@@ -16,6 +16,7 @@ from storage import (
     FencedError,
     Flusher,
     FlushOptions,
+    FlushThread,
     Ownership,
     Record,
     StorageError,
@@ -335,7 +336,7 @@ def open_flusher(archive: Archive) -> OpenFlusher:
     async def open_it(log: FlushedLog) -> AsyncIterator[Flusher]:
         ownership = archive.begin_epoch(NODE, "local")
         flusher = Flusher(
-            archive,
+            FlushThread(archive),
             NODE,
             ownership.epoch,
             ownership.cursor,

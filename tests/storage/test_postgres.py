@@ -21,6 +21,7 @@ from storage import (
     ArchiveUnavailableError,
     Flusher,
     FlushOptions,
+    FlushThread,
     Ownership,
     open_archive,
 )
@@ -77,7 +78,7 @@ def opened_through(proxy: CuttingProxy, database: Database) -> Iterator[Archive]
 async def flushing(archive: Archive, log: FlushedLog) -> AsyncIterator[Flusher]:
     ownership = await trio.to_thread.run_sync(archive.begin_epoch, NODE, "local")
     flusher = Flusher(
-        archive,
+        FlushThread(archive),
         NODE,
         ownership.epoch,
         ownership.cursor,

@@ -1,0 +1,112 @@
+"""The flush process: writes what the server sends it into the archive, and says what came of it.
+
+`python -m storage.flushworker DESCRIPTOR` is started by `storage.flushprocess`, with one end of a socket.
+It ends when the other end does, at once, even in the middle of a flush: whether that one counts is decided
+where it always is, by the epoch and the cursor in its transaction. No signal but SIGKILL ends it before the
+server: whoever stops a process group, or a whole service, would otherwise cut off the server's last flush.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from typing import BinaryIO
+
+from storage import flushlink
+from storage.archive import Archive, open_archive
+from storage.errors import StorageError
+from storage.flushlink import Flush, Flushed, OpenArchive, Refused
+from storage.record import Record
+
+
+class ServerEndedError(Exception):
+    """The server's end of the socket is closed."""
+
+
+class Worker:
+    """Does one flush after another, on an archive that is opened when it is there."""
+
+    def __init__(self, link: socket.socket) -> None:
+        self._link = link
+        self._stream: BinaryIO = link.makefile("rb")
+        self._url = ""
+        self._archive: Archive | None = None
+
+    def run(self) -> None:
+        """Work until the server has ended.
+
+        Raises:
+            Exception: a mistake in the program, which ends this process.
+        """
+        try:
+            while True:
+                match flushlink.decode_request(self._receive()):
+                    case OpenArchive(url):
+                        self._url = url
+                        self._warm_up()
+                    case Flush() as request:
+                        records: list[Record] = []
+                        while len(records) < request.rows:
+                            records += flushlink.decode_records(self._receive())
+                        self._link.sendall(flushlink.encode(self._flush(request, records)))
+        except (ServerEndedError, ConnectionError):
+            return
+
+    def _warm_up(self) -> None:
+        """Open the archive before it is needed; where that fails, the first flush says why."""
+        try:
+            self._open()
+        except StorageError:
+            return
+        # What was made until now lives as long as the process.
+        gc.freeze()
+
+    def _open(self) -> Archive:
+        if self._archive is None:
+            self._archive = open_archive(self._url)
+        return self._archive
+
+    def _flush(self, request: Flush, records: list[Record]) -> Flushed | Refused:
+        try:
+            self._open().flush(request.node_id, request.epoch, request.cursor, records)
+        except StorageError as error:
+            return flushlink.refuse(error)
+        return Flushed()
+
+    def _receive(self) -> bytes:
+        head = self._read(flushlink.LENGTH_BYTES)
+        return self._read(flushlink.decode_length(head))
+
+    def _read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise ServerEndedError
+        return data
+
+
+def end_with_server(link: socket.socket) -> None:
+    """Wait for the server's end, then end this process, whatever it is doing; in a thread of its own.
+
+    A database that hangs would keep it for as long as it likes, and with it whatever waits for the end of
+    the server's output.
+    """
+    server = select.poll()
+    server.register(link, select.POLLRDHUP)
+    server.poll()
+    os._exit(0)
+
+
+def main() -> None:
+    """Serve the socket whose descriptor is the only argument."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    link = socket.socket(fileno=int(sys.argv[1]))
+    threading.Thread(target=end_with_server, args=(link,), daemon=True).start()
+    Worker(link).run()
+
+
+if __name__ == "__main__":
+    main()
