@@ -170,8 +170,13 @@ class Connection:
     def flush(self) -> None:
         """Send what is queued, unless the socket is full: then the pump sends when it is not."""
         self._queued = False
-        if not self.closed and not self.interest & _WRITE:
+        if self.closed:
+            return
+        if not self.interest & _WRITE:
             self._send()
+        elif self._is_full():
+            # The socket may stay full for long; what is read meanwhile would be answered all the same.
+            self._watch(_WRITE)
 
     def on_writable(self) -> None:
         """The socket takes more."""
@@ -198,8 +203,7 @@ class Connection:
                 self._board.bytes_sent += sent
                 self._progress_at = self._board.now
         if out:
-            full = self.buffered > self._board.limits.connection_buffer_bytes_max
-            self._watch(_WRITE if full else _READ | _WRITE)
+            self._watch(_WRITE if self._is_full() else _READ | _WRITE)
         else:
             if self.interest != _READ:
                 self._watch(_READ)
@@ -239,6 +243,9 @@ class Connection:
         if interest != self.interest:
             self.interest = interest
             self._board.poll.modify(self._descriptor, interest)
+
+    def _is_full(self) -> bool:
+        return self.buffered > self._board.limits.connection_buffer_bytes_max
 
     @property
     def _low_water(self) -> int:

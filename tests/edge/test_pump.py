@@ -163,6 +163,53 @@ async def test_a_slow_reader_that_makes_progress_gets_a_long_replay_whole(
                 assert (await reader.receive("message"))["seq"] == seq
 
 
+async def test_who_does_not_read_is_heard_until_its_buffer_is_full_and_again_when_it_is_not(
+    open_pump: OpenPump,
+) -> None:
+    limits = Limits(connection_buffer_bytes_max=64 * 1024, stall_timeout_seconds=30)
+    async with open_pump(limits) as server:
+        deaf_socket = trio.socket.socket()
+        deaf_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+        await deaf_socket.connect(("127.0.0.1", server.port))
+        stream = trio.SocketStream(deaf_socket)
+        async with open_socket(server.port, stream=stream) as deaf, trio.open_nursery() as nursery:
+            await deaf.receive("hello")
+            (connection,) = server.pump.board.connections.values()
+            connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
+            ping = Frame(Opcode.TEXT, b'{"type":"ping","ref":"1"}').serialize(mask=True)
+            sent = 0
+
+            async def send(count: int) -> None:
+                nonlocal sent
+                await deaf.stream.send_all(ping * count)
+                sent += count
+
+            # Some of it waits to be written, but there is room for more.
+            while not connection.buffered:
+                await send(100)
+                await trio.sleep(0.01)
+            await send(100)
+            with trio.fail_after(5):
+                while server.pump.board.messages_received < sent:
+                    await trio.sleep(0.01)
+            assert connection.buffered < limits.connection_buffer_bytes_max
+            # What it sends now is more than may wait for it.
+            nursery.start_soon(send, 20_000)
+            with trio.fail_after(5):
+                while connection.buffered <= limits.connection_buffer_bytes_max:
+                    await trio.sleep(0.01)
+            await trio.sleep(0.3)
+            assert server.pump.board.messages_received < 10_000
+            assert connection.buffered < 3 * limits.connection_buffer_bytes_max
+            answers = 0
+            with trio.fail_after(20):
+                while answers < sent or sent < 20_000:
+                    assert await deaf.receive() == {"type": "ok", "ref": "1"}
+                    answers += 1
+            assert answers == sent
+            assert connection.interest == select.EPOLLIN
+
+
 async def test_a_silent_peer_is_pinged_and_then_closed(open_pump: OpenPump) -> None:
     limits = Limits(heartbeat_seconds=0.5, idle_timeout_seconds=3.0)
     async with (
