@@ -191,6 +191,71 @@ async def test_more_requests_than_allowed_are_refused_one_by_one(open_pump: Open
         assert (await client.ask(type="ping", ref="p"))["type"] == "ok"
 
 
+async def test_as_many_requests_as_allowed_are_taken_and_each_answer_makes_room(
+    open_pump: OpenPump,
+) -> None:
+    async with (
+        open_pump(Limits(in_flight_max=3)) as server,
+        open_socket(server.port) as client,
+    ):
+        await client.receive("hello")
+        # In one segment, so that none is answered before the last is read.
+        requests = [b'{"type":"join","ref":0,"session":"s","create":{}}']
+        requests += [b'{"type":"send","ref":%d,"session":"s","content":1}' % n for n in range(1, 6)]
+        frames = [Frame(Opcode.TEXT, request).serialize(mask=True) for request in requests]
+        await client.stream.send_all(b"".join(frames))
+        answers = [await client.receive("joined", "message", "ack", "error") for _ in range(8)]
+        refused = [answer["ref"] for answer in answers if answer["type"] == "error"]
+        acked = [answer["ref"] for answer in answers if answer["type"] == "ack"]
+        assert (acked, refused) == ([1, 2], [3, 4, 5])
+        for turn in range(4):
+            for frame in (
+                {"type": "join", "session": "s"},
+                {"type": "send", "session": "s", "content": 1, "client_id": f"c{turn}"},
+                {"type": "send", "session": "s", "content": 1, "client_id": f"c{turn}"},
+                {"type": "send", "session": "s", "content": 2, "client_id": f"c{turn}"},
+                {"type": "read", "session": "s", "seq": turn},
+                {"type": "read", "session": "s", "seq": 1_000},
+                {"type": "leave", "session": "s"},
+                {"type": "leave", "session": "s"},
+                {"type": "join", "session": "none"},
+                {"type": "ping"},
+            ):
+                answer = await client.ask(ref="r", **frame)
+                assert answer.get("code") != "too_many_in_flight"
+        (connection,) = server.pump.board.connections.values()
+        assert connection.client is not None
+        assert connection.client.in_flight == 0
+
+
+async def test_what_follows_the_frame_for_which_a_client_is_cut_is_not_done(
+    open_pump: OpenPump,
+) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.ask(type="join", ref="j", session="s", create={})
+        requests = [b"\xff", b'{"type":"send","ref":"1","session":"s","content":1}']
+        frames = [Frame(Opcode.TEXT, request).serialize(mask=True) for request in requests]
+        await client.stream.send_all(b"".join(frames))
+        assert await client.wait_closed() == 1007
+        await server.node.log.sync()
+        assert (await server.node.open("default", "s")).session.next_seq == 1
+
+
+async def test_messages_carry_the_time_at_which_they_came(open_pump: OpenPump) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.ask(type="join", ref="j", session="s", create={})
+        times = []
+        for active in (True, True, False):
+            await trio.sleep(0.05)
+            if not active:
+                await server.node.flusher.flush_all()
+                server.node.active.clear()
+            before = time.time_ns() // 1_000_000
+            await client.ask(type="send", ref="r", session="s", content=1)
+            times.append((before, server.node.stamper.at_ms))
+        assert all(at_ms - before >= 0 for before, at_ms in times)
+
+
 async def test_more_joins_than_allowed_are_refused(open_pump: OpenPump) -> None:
     limits = Limits(subscriptions_max=2)
     async with open_pump(limits) as server, open_socket(server.port) as client:

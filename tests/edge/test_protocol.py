@@ -180,6 +180,11 @@ def test_raw_line_breaks_become_spaces_and_nothing_else_changes() -> None:
     assert clean_content(b'{\r\n\t"a" :\n"\\n"}') == b'{  \t"a" : "\\n"}'
 
 
+@pytest.mark.parametrize("line_break", [b"\n", b"\r", b"\r\n"])
+def test_each_kind_of_raw_line_break_is_found_by_itself(line_break: bytes) -> None:
+    assert clean_content(b"[1," + line_break + b"2]") == b"[1," + b" " * len(line_break) + b"2]"
+
+
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: (

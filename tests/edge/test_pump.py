@@ -1,7 +1,8 @@
 import select
 import socket
 import struct
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -10,13 +11,26 @@ from websockets.frames import Frame, Opcode
 from edge.client import Client
 from edge.connection import Connection
 from edge.limits import Limits
-from tests.edge.conftest import OpenPump
+from tests.edge.conftest import OpenPump, PumpUnderTest
 from tests.edge.socket_client import SocketClient, open_socket
 
 
 async def raw(client: SocketClient, *frames: Frame) -> None:
     for frame in frames:
         await client.stream.send_all(frame.serialize(mask=True))
+
+
+@asynccontextmanager
+async def open_narrow(server: PumpUnderTest) -> AsyncIterator[tuple[SocketClient, Connection]]:
+    """Connect through sockets that hold little: what is not read soon waits in the server."""
+    narrow = trio.socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
+    await narrow.connect(("127.0.0.1", server.port))
+    async with open_socket(server.port, stream=trio.SocketStream(narrow)) as client:
+        await client.receive("hello")
+        *_, connection = server.pump.board.connections.values()
+        connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
+        yield client, connection
 
 
 async def test_fragments_make_one_message(open_pump: OpenPump) -> None:
@@ -148,66 +162,120 @@ async def test_a_stalled_reader_is_cut_off_and_the_others_notice_nothing(
 
 
 async def test_a_slow_reader_that_makes_progress_gets_a_long_replay_whole(
-    open_pump: OpenPump,
+    open_pump: OpenPump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(stall_timeout_seconds=1.0, connection_buffer_bytes_max=64 * 1024)
+    pages = 0
+
+    def counted(client: Client) -> None:
+        nonlocal pages
+        pages += 1
+        client._transport.flush()
+
+    monkeypatch.setattr(Client, "page_delivered", counted)
     async with open_pump(limits) as server, open_socket(server.port) as writer:
         await writer.ask(type="join", ref="j", session="s", create={})
         await writer.ask(type="leave", ref="l", session="s")
         for n in range(60):
             await writer.ask(type="send", ref=n, session="s", content="x" * 20_000)
-        async with open_socket(server.port) as reader:
+        async with open_narrow(server) as (reader, connection):
             await reader.ask(type="join", ref="j", session="s", last_seq=0)
             for seq in range(1, 61):
                 await trio.sleep(0.03)
+                assert connection.buffered <= limits.connection_buffer_bytes_max
                 assert (await reader.receive("message"))["seq"] == seq
+            assert pages <= 70  # it waited for room, and did not only look for it
+            await writer.ask(type="send", ref="live", session="s", content="x")
+            assert (await reader.receive("message"))["seq"] == 61
 
 
 async def test_who_does_not_read_is_heard_until_its_buffer_is_full_and_again_when_it_is_not(
     open_pump: OpenPump,
 ) -> None:
     limits = Limits(connection_buffer_bytes_max=64 * 1024, stall_timeout_seconds=30)
-    async with open_pump(limits) as server:
-        deaf_socket = trio.socket.socket()
-        deaf_socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 * 1024)
-        await deaf_socket.connect(("127.0.0.1", server.port))
-        stream = trio.SocketStream(deaf_socket)
-        async with open_socket(server.port, stream=stream) as deaf, trio.open_nursery() as nursery:
-            await deaf.receive("hello")
-            (connection,) = server.pump.board.connections.values()
-            connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * 1024)
-            ping = Frame(Opcode.TEXT, b'{"type":"ping","ref":"1"}').serialize(mask=True)
-            sent = 0
+    async with (
+        open_pump(limits) as server,
+        open_narrow(server) as (deaf, connection),
+        trio.open_nursery() as nursery,
+    ):
+        ping = Frame(Opcode.TEXT, b'{"type":"ping","ref":"1"}').serialize(mask=True)
+        sent = 0
 
-            async def send(count: int) -> None:
-                nonlocal sent
-                await deaf.stream.send_all(ping * count)
-                sent += count
+        async def send(count: int) -> None:
+            nonlocal sent
+            await deaf.stream.send_all(ping * count)
+            sent += count
 
-            # Some of it waits to be written, but there is room for more.
-            while not connection.buffered:
-                await send(100)
-                await trio.sleep(0.01)
+        # Some of it waits to be written, but there is room for more.
+        while not connection.buffered:
             await send(100)
+            await trio.sleep(0.01)
+        await send(100)
+        with trio.fail_after(5):
+            while server.pump.board.messages_received < sent:
+                await trio.sleep(0.01)
+        assert connection.buffered < limits.connection_buffer_bytes_max
+        # What it sends now is more than may wait for it.
+        nursery.start_soon(send, 20_000)
+        with trio.fail_after(5):
+            while connection.buffered <= limits.connection_buffer_bytes_max:
+                await trio.sleep(0.01)
+        await trio.sleep(0.3)
+        assert server.pump.board.messages_received < 10_000
+        assert connection.buffered < 3 * limits.connection_buffer_bytes_max
+        answers = 0
+        with trio.fail_after(20):
+            while answers < sent or sent < 20_000:
+                assert await deaf.receive() == {"type": "ok", "ref": "1"}
+                answers += 1
+        assert answers == sent
+        assert connection.interest == select.EPOLLIN
+
+
+@pytest.mark.parametrize("who_goes", ["the peer", "the server"])
+async def test_who_goes_while_much_waits_to_be_written_leaves_nothing_behind(
+    open_pump: OpenPump, who_goes: str
+) -> None:
+    limits = Limits(
+        connection_buffer_bytes_max=64 * 1024, stall_timeout_seconds=30, close_timeout_seconds=30
+    )
+    async with open_pump(limits) as server, open_socket(server.port) as writer:
+        await writer.ask(type="join", ref="j", session="s", create={})
+        for n in range(10):
+            await writer.ask(type="send", ref=n, session="s", content="x" * 50_000)
+        tasks = len(server.node.nursery.child_tasks)
+        async with open_narrow(server) as (reader, connection):
+            await reader.send(type="join", ref="j", session="s", last_seq=0)
             with trio.fail_after(5):
-                while server.pump.board.messages_received < sent:
+                while connection._room is None:
                     await trio.sleep(0.01)
-            assert connection.buffered < limits.connection_buffer_bytes_max
-            # What it sends now is more than may wait for it.
-            nursery.start_soon(send, 20_000)
+            assert len(server.node.nursery.child_tasks) == tasks + 1
+            if who_goes == "the peer":
+                await reader.stream.aclose()
+            else:
+                connection.close(1012, "shutting_down")
             with trio.fail_after(5):
-                while connection.buffered <= limits.connection_buffer_bytes_max:
+                while len(server.node.nursery.child_tasks) > tasks:
                     await trio.sleep(0.01)
-            await trio.sleep(0.3)
-            assert server.pump.board.messages_received < 10_000
-            assert connection.buffered < 3 * limits.connection_buffer_bytes_max
-            answers = 0
-            with trio.fail_after(20):
-                while answers < sent or sent < 20_000:
-                    assert await deaf.receive() == {"type": "ok", "ref": "1"}
-                    answers += 1
-            assert answers == sent
-            assert connection.interest == select.EPOLLIN
+        with trio.fail_after(5):
+            while len(server.pump.board.connections) > 1:
+                await trio.sleep(0.01)
+        assert len(server.node.active["default", "s"].tails) == 1
+        assert (await writer.ask(type="ping", ref="p"))["type"] == "ok"
+
+
+async def test_a_peer_that_answers_a_close_is_gone_at_once(open_pump: OpenPump) -> None:
+    limits = Limits(close_timeout_seconds=60)
+    async with open_pump(limits) as server, open_socket(server.port) as client:
+        await client.receive("hello")
+        (connection,) = server.pump.board.connections.values()
+        connection.close(1012, "shutting_down")
+        connection.flush()
+        assert await client.wait_closed() == 1012
+        await client.stream.aclose()
+        with trio.fail_after(5):
+            while server.pump.board.connections:
+                await trio.sleep(0.01)
 
 
 async def test_a_silent_peer_is_pinged_and_then_closed(open_pump: OpenPump) -> None:

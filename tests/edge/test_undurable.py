@@ -120,6 +120,27 @@ async def test_requests_behind_a_change_in_flight_keep_their_order(tmp_path: Pat
         assert edge.node.tails == 0
 
 
+async def test_a_message_that_is_not_durable_is_beyond_the_head(tmp_path: Path) -> None:
+    async with (
+        open_stallable(tmp_path) as (edge, directory),
+        open_socket(edge.port, "user_id=alice") as sender,
+        open_socket(edge.port, "user_id=bob") as reader,
+    ):
+        await sender.receive("hello")
+        directory.stalled = True
+        await sender.send(type="send", ref=1, session="s", content=1)
+        await stalled(edge)
+        assert (await reader.ask(type="read", ref=1, session="s", seq=3))["code"] == "ahead_of_log"
+        ahead = await reader.ask(type="join", ref=2, session="s", last_seq=3)
+        assert ahead["code"] == "ahead_of_log"
+        assert (await reader.ask(type="join", ref=3, session="s"))["head_seq"] == 2
+        assert await hears_nothing(reader)
+        assert await hears_nothing(sender)
+        directory.answer()
+        assert (await reader.receive("message"))["seq"] == 3
+        assert (await sender.receive("ack"))["seq"] == 3
+
+
 async def test_a_read_cursor_is_answered_as_far_as_it_is_durable(tmp_path: Path) -> None:
     first: list[Answer] = []
     second: list[Answer] = []
@@ -139,6 +160,26 @@ async def test_a_read_cursor_is_answered_as_far_as_it_is_durable(tmp_path: Path)
         assert (first[0].json()["seq"], second) == (1, [])
         directory.answer()
     assert second[0].json()["seq"] == 2
+
+
+async def test_a_read_that_is_repeated_is_not_answered_before_the_first_is_durable(
+    tmp_path: Path,
+) -> None:
+    async with (
+        open_stallable(tmp_path) as (edge, directory),
+        open_socket(edge.port, "user_id=bob") as first,
+        open_socket(edge.port, "user_id=bob") as second,
+    ):
+        await first.receive("hello")
+        await second.receive("hello")
+        directory.stalled = True
+        await first.send(type="read", ref=1, session="s", seq=1)
+        await stalled(edge)
+        await second.send(type="read", ref=2, session="s", seq=1)
+        assert await hears_nothing(second)
+        directory.answer()
+        assert (await second.receive("ok"))["ref"] == 2
+        assert (await first.receive("ok"))["ref"] == 1
 
 
 async def test_a_stream_whose_session_was_erased_before_it_began_says_so(tmp_path: Path) -> None:

@@ -83,6 +83,68 @@ def test_fragments_that_add_up_to_too_much_are_refused_by_the_last_header() -> N
     assert failure_of(websocket) == "message_too_large"
 
 
+@pytest.mark.parametrize("limit", [100, 1_000, 70_000])
+@pytest.mark.parametrize("cut", [None, 1, 20])
+def test_a_message_of_the_largest_size_is_taken_and_one_byte_more_is_refused(
+    limit: int, cut: int | None
+) -> None:
+    """Whole frames of up to 64 KiB are taken apart here, all others by the protocol: one limit."""
+    for payload in (b"x" * limit, b"x" * (limit + 1)):
+        frames = [masked(Opcode.TEXT, payload)]
+        if cut is not None:
+            frames = [masked(Opcode.TEXT, payload[:cut], fin=False)]
+            frames += [masked(Opcode.CONT, payload[cut:])]
+        websocket = connected(Limits(message_bytes_max=limit))
+        received = websocket.receive(b"".join(frames))
+        if len(payload) == limit:
+            assert (received, websocket.failure) == ([payload], None)
+        else:
+            assert (received, failure_of(websocket)) == ([], "message_too_large")
+
+
+def test_pings_are_counted_by_what_comes_at_once() -> None:
+    limits = Limits(pongs_max=3)
+    websocket = connected(limits)
+    for _ in range(5):
+        websocket.receive(masked(Opcode.PING, b"") * limits.pongs_max)
+        assert websocket.failure is None
+        assert len(websocket.data_to_send()) == limits.pongs_max
+    websocket.receive(masked(Opcode.PING, b"") * (limits.pongs_max + 1))
+    assert failure_of(websocket) == "rate_limited"
+
+
+def test_what_follows_a_close_frame_in_one_piece_is_no_message() -> None:
+    websocket = connected()
+    text, close = masked(Opcode.TEXT, b"{}"), masked(Opcode.CLOSE, b"\x03\xe8")
+    assert websocket.receive(text + close + text) == [b"{}"]
+    assert not websocket.is_open
+
+
+@pytest.mark.parametrize("length", [0, 124, 125])
+def test_a_control_frame_that_comes_byte_by_byte_is_one(length: int) -> None:
+    websocket = connected()
+    received: list[bytes] = []
+    for byte in masked(Opcode.PING, b"p" * length) + masked(Opcode.TEXT, b"{}"):
+        received += websocket.receive(bytes((byte,)))
+    assert (received, websocket.failure) == ([b"{}"], None)
+    (pong,) = websocket.data_to_send()
+    assert pong == Frame(Opcode.PONG, b"p" * length).serialize(mask=False)
+
+
+def test_only_whole_texts_leave_nothing_more_to_look_at() -> None:
+    websocket = connected()
+    text = masked(Opcode.TEXT, b"{}")
+    for data in (text, text * 3, text[:5], text[5:]):
+        websocket.receive(data)
+        assert not websocket.involved
+    for data in (text + masked(Opcode.PING, b""), masked(Opcode.TEXT, b"", fin=False)):
+        websocket.receive(data)
+        assert websocket.involved
+    websocket.close(1012, "shutting_down")
+    websocket.receive(masked(Opcode.CLOSE, b"\x03\xf4"))
+    assert websocket.involved
+
+
 def test_no_pong_follows_a_close_frame() -> None:
     websocket = connected()
     websocket.close(1012, "shutting_down")

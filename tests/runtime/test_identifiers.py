@@ -1,4 +1,5 @@
 import uuid
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -87,3 +88,38 @@ def test_ids_go_on_in_order_where_the_low_part_of_the_counter_begins_anew() -> N
     counters = [int(each[-12:], 16) for each in ids]
     assert counters == list(range(counters[0], counters[0] + 10_000))
     assert len({each[:-12] for each in ids}) == 1
+
+
+class FixedNoise(Random):
+    """Draws bits that are all the same."""
+
+    def __init__(self, bit: int) -> None:
+        super().__init__()
+        self.bit = bit
+
+    def getrandbits(self, k: int, /) -> int:
+        return self.bit * ((1 << k) - 1)
+
+
+@pytest.mark.parametrize("bit", [0, 1])
+@pytest.mark.parametrize("now_ms", [0, 0x1_0000, 1_700_000_000_123, 4_000_000_000_000])
+def test_ids_are_well_formed_and_rise_whatever_is_drawn(now_ms: int, bit: int) -> None:
+    stamper = Stamper()
+    stamper._noise = FixedNoise(bit)
+    stamper.tick(now_ms)
+    ids = [stamper.next_id() for _ in range(5_000)]
+    assert ids == sorted(set(ids))
+    for each in (ids[0], ids[-1]):
+        parsed = uuid.UUID(each)
+        assert str(parsed) == each
+        assert (parsed.version, parsed.variant) == (7, uuid.RFC_4122)
+        assert parsed.int >> 80 == now_ms
+
+
+def test_two_that_hand_out_ids_in_one_millisecond_hand_out_others() -> None:
+    stampers = [Stamper() for _ in range(100)]
+    for stamper in stampers:
+        stamper.tick(1_700_000_000_000)
+    ids = [stamper.next_id() for stamper in stampers]
+    for part in (slice(19, 23), slice(24, 33), slice(33, 36)):
+        assert len({each[part] for each in ids}) > 50

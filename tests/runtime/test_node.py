@@ -11,6 +11,7 @@ from runtime import (
     ClientIdReusedError,
     ConflictError,
     Node,
+    SessionArchivedError,
     SessionNotFoundError,
     SessionServer,
     ShuttingDownError,
@@ -18,8 +19,11 @@ from runtime import (
     read_after,
     read_before,
 )
+from runtime.codec import make_session
 from runtime.history import PAGE_BYTES_MAX
-from storage import ArchiveUnavailableError, RealDirectory, highest_epoch
+from runtime.identifiers import IDENTIFIER_LENGTH_MAX, KIND_LENGTH_MAX
+from storage import ArchiveUnavailableError, FlushOptions, RealDirectory, highest_epoch
+from storage.record import RECORD_LENGTH_BYTES
 from tests.runtime.conftest import OpenNode
 from tests.storage.sql import run_sql
 
@@ -41,8 +45,14 @@ def send(
 
 async def replay(node: Node, session: str = "s1") -> list[tuple[int, object]]:
     server = await node.open(W, session)
-    page = await read_after(server, 0, 1_000)
-    return [(m["seq"], m["content"]) for m in map(json.loads, page.bodies)]
+    bodies: list[bytes] = []
+    has_more = True
+    while has_more:
+        # A page ends where a flush overtook it.
+        page = await read_after(server, len(bodies), 1_000)
+        bodies += page.bodies
+        has_more = page.has_more
+    return [(m["seq"], m["content"]) for m in map(json.loads, bodies)]
 
 
 async def flush(node: Node) -> None:
@@ -88,6 +98,20 @@ async def test_a_resend_gets_the_original_answer_after_deactivation(
         server = await node.open(W, "s1")
         assert server.durable_seq == 1
         assert (await node.append(server, sender="alice", client_id="c1", content=b"1")).duplicate
+
+
+async def test_the_last_thousand_client_ids_are_known_after_deactivation(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        for reply in [send(server, f"c{n}") for n in range(1_000)]:
+            await reply.wait_ack()
+        await deactivate(node)
+        server = await node.open(W, "s1")
+        for n in (0, 1, 999):
+            ack = await send(server, f"c{n}").wait_ack()
+            assert (ack.seq, ack.duplicate) == (n + 1, True)
 
 
 async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_above_all_of_the_log(
@@ -194,6 +218,32 @@ async def test_a_conflict_is_answered_only_once_its_reason_is_durable(
             send(server, "c3", expected=0)
 
 
+async def test_what_rests_on_a_change_of_the_session_is_refused_only_once_that_is_durable(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        old = server.info
+        server.change(
+            make_session(
+                old.session,
+                user_id=old.user_id,
+                members=(),
+                agent_id=None,
+                metadata=b"{}",
+                state="archived",
+                created_at_ms=old.created_at_ms,
+                updated_at_ms=old.updated_at_ms,
+                version=old.version + 1,
+            )
+        )
+        reply = send(server, "c1")
+        assert not node.is_durable(server.info_lsn_end)
+        with pytest.raises(SessionArchivedError):
+            await reply.wait_ack()
+        assert node.is_durable(server.info_lsn_end)
+
+
 async def test_pages_join_the_archive_and_unflushed_memory(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
@@ -265,6 +315,50 @@ async def test_an_idle_session_is_swept_and_comes_back(open_test_node: OpenNode)
         assert await replay(node) == [(1, 1)]
 
 
+async def test_a_repeat_is_answered_with_the_first_answer_whatever_would_refuse_it_by_now(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        first = await send(server, "c1", expected=0).wait_ack()
+        again = await send(server, "c1", expected=0).wait_ack()
+        await node.catalog.change(W, "s1", state="archived")
+        late = await send(server, "c1", expected=0).wait_ack()
+        assert (again.seq, again.id, again.duplicate) == (first.seq, first.id, True)
+        assert late == again
+
+
+async def test_a_record_is_never_larger_than_the_room_that_was_asked_for(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = "x" * IDENTIFIER_LENGTH_MAX
+    async with open_test_node() as node:
+        asked: list[int] = []
+        taken: list[int] = []
+        admit, append = node.admit, node.log.append
+
+        def admitted(size: int) -> None:
+            asked.append(size)
+            admit(size)
+
+        def appended(prefix: bytes, body: bytes, item: object) -> int:
+            taken.append(RECORD_LENGTH_BYTES + len(prefix) + len(body))
+            return append(prefix, body, item)
+
+        monkeypatch.setattr(node, "admit", admitted)
+        monkeypatch.setattr(node.log, "append", appended)
+        await node.catalog.create(longest, longest, user_id=longest)
+        server = await node.open(longest, longest)
+        reply = WaitingReply()
+        kind = "k" * KIND_LENGTH_MAX
+        server.append(longest, longest, kind, b"1" * 5_000, b"{}", None, reply, None)
+        await reply.wait_ack()
+        await node.mark_read(server, user=longest, seq=1)
+        await node.catalog.change(longest, longest, members=(longest,), metadata=b"[1]")
+        assert len(asked) == len(taken) == 4
+        assert all(size <= room for size, room in zip(taken, asked, strict=True))
+
+
 async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node: OpenNode) -> None:
     async with open_test_node(unflushed_bytes_max=20_000) as node:
         server = await make(node)
@@ -279,6 +373,33 @@ async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node:
         assert node.not_ready() == []
         await send(server, None).wait_ack()
         assert len(await replay(node)) == len(replies) + 1
+
+
+async def test_what_is_refused_for_want_of_room_changes_nothing(open_test_node: OpenNode) -> None:
+    flush_never = FlushOptions(interval_ms=60_000)
+    async with open_test_node(unflushed_bytes_max=20_000, flush=flush_never) as node:
+        server = await make(node)
+        with pytest.raises(BackpressureError):
+            send(server, "c1", b'"%b"' % (b"x" * 20_000))
+        assert server.session.next_seq == 1
+        replies: list[WaitingReply] = []
+        with suppress(BackpressureError):
+            replies.extend(send(server, None, b"%d" % n) for n in range(100))
+        for reply in replies:
+            await reply.wait_ack()
+        before = (server.session.next_seq, server.info, server.open_records, node.unflushed_bytes)
+        with pytest.raises(BackpressureError):
+            send(server, "c1")
+        with pytest.raises(BackpressureError):
+            await node.mark_read(server, user="alice", seq=1)
+        with pytest.raises(BackpressureError):
+            await node.catalog.change(W, "s1", state="archived")
+        after = (server.session.next_seq, server.info, server.open_records, node.unflushed_bytes)
+        assert (after, server.reads) == (before, {})
+        await flush(node)
+        assert node.unflushed_bytes == 0
+        assert (await send(server, "c1").wait_ack()).seq == len(replies) + 1
+        assert await node.mark_read(server, user="alice", seq=1) == 1
 
 
 async def test_a_stopping_node_takes_no_work_and_flushes_what_it_took(

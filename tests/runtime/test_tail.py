@@ -1,6 +1,7 @@
 import json
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -115,6 +116,41 @@ async def test_a_slow_reader_falls_behind_and_catches_up_without_gap_or_repeat(
         await settle(node, sink, 17)
         await append(server, 1)
         assert sink.seqs == list(range(1, 19))
+
+
+async def test_all_who_have_no_room_for_one_message_fall_behind_and_catch_up(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        sinks = [SlowSink(1), SlowSink(100), SlowSink(1), SlowSink(1)]
+        for sink in sinks:
+            Tail(server, sink, 0).start()
+        await append(server, 3)
+        assert [sink.seqs for sink in sinks] == [[1], [1, 2, 3], [1], [1]]
+        for sink in sinks:
+            sink.give(100)
+        for sink in sinks:
+            await settle(node, sink, 3)
+        await append(server, 1)
+        for sink in sinks:
+            await settle(node, sink, 4)
+            assert sink.seqs == [1, 2, 3, 4]
+
+
+async def test_a_change_of_members_ends_no_tail_for_which_a_backend_answers(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        owners, backends = SlowSink(100), SlowSink(100)
+        Tail(server, owners, 0, "alice").start()
+        Tail(server, backends, 0).start()
+        await node.catalog.change(W, "s1", members=("bob",))
+        await node.catalog.change(W, "s1", members=())
+        await append(server, 1)
+        for sink in (owners, backends):
+            assert (sink.seqs, sink.error) == ([1], None)
 
 
 async def test_a_tail_does_not_go_live_before_its_cursor_has_caught_up(
@@ -263,6 +299,75 @@ async def test_a_closed_tail_gets_nothing_more(open_test_node: OpenNode) -> None
         assert not server.tails
 
 
+async def test_a_tail_that_is_closed_while_it_waits_for_room_does_not_come_back(
+    open_test_node: OpenNode,
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        sink = SlowSink(1)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await append(server, 1)
+        await append(server, 1)
+        tail.close()
+        again = SlowSink(100)
+        Tail(server, again, 1).start()
+        sink.give(100)
+        await settle(node, again, 1)
+        await append(server, 1)
+        assert (sink.seqs, again.seqs) == ([1], [2, 3])
+        assert tail not in server.live
+
+
+async def test_a_tail_that_is_closed_while_it_reads_the_archive_delivers_nothing_of_it(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 3)
+        await flush(node)
+        read, may_go_on, began = node.read_archive, trio.Event(), trio.Event()
+        ended = trio.Event()
+
+        async def held(*arguments: Any, **limits: Any) -> list[tuple[int, bytes]]:
+            page = await read(*arguments, **limits)
+            began.set()
+            await may_go_on.wait()
+            ended.set()
+            return page
+
+        monkeypatch.setattr(node, "read_archive", held)
+        sink = SlowSink(100)
+        tail = Tail(server, sink, 0)
+        tail.start()
+        await began.wait()
+        tail.close()
+        tail.end(SessionDeletedError("s1", "alice"))
+        may_go_on.set()
+        await ended.wait()
+        await append(server, 1)
+        assert (sink.seqs, sink.error) == ([], None)
+
+
+async def test_what_is_in_memory_only_is_not_looked_for_in_the_archive(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_test_node(flush=FlushOptions(interval_ms=60_000)) as node:
+        server = await make(node)
+        await flush(node)
+        await append(server, 3)
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise AssertionError("the archive was asked")
+
+        monkeypatch.setattr(node, "read_archive", fail)
+        sink = SlowSink(100)
+        Tail(server, sink, 0).start()
+        await settle(node, sink, 3)
+        page = await read_after(server, 0, 100)
+        assert (sink.seqs, len(page.bodies)) == ([1, 2, 3], 3)
+
+
 async def test_a_reader_that_comes_too_late_for_an_erased_session_is_told(
     open_test_node: OpenNode,
 ) -> None:
@@ -278,6 +383,24 @@ async def test_a_reader_that_comes_too_late_for_an_erased_session_is_told(
                 await trio.sleep(0.001)
         assert isinstance(sink.error, SessionDeletedError)
         await append(await make(node, "s2"), 1)
+
+
+async def test_a_follower_holds_a_page_at_most_and_gets_the_rest_as_it_reads(
+    open_test_node: OpenNode,
+) -> None:
+    body_bytes, count = 20_000, 40
+    async with open_test_node() as node:
+        server = await make(node)
+        for _ in range(count):
+            await send(server, None, content=b'"%b"' % (b"x" * body_bytes)).wait_ack()
+        async with follow(server, 0) as follower:
+            seqs: list[int] = []
+            while len(seqs) < count:
+                await trio.sleep(0.02)
+                assert follower._bytes < PAGE_BYTES_MAX + 2 * body_bytes
+                with trio.fail_after(5):
+                    seqs += [json.loads(body)["seq"] for body in await follower.receive()]
+            assert seqs == list(range(1, count + 1))
 
 
 async def test_readers_of_an_erased_session_are_told(open_test_node: OpenNode) -> None:
