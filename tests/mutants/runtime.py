@@ -5,6 +5,7 @@ from tests.mutants.mutant import Edit, Mutant, mutant
 SESSION = "tests/runtime/test_session.py::"
 NODE = "tests/runtime/test_node.py::"
 TAIL = "tests/runtime/test_tail.py::"
+IDENTIFIERS = "tests/runtime/test_identifiers.py::"
 
 RUNTIME_MUTANTS = (
     Mutant(
@@ -120,6 +121,149 @@ RUNTIME_MUTANTS = (
         "            if not self.sink.deliver(self, record.body):\n                return\n",
         "            assert record.seq == self.next_seq\n            self.sink.deliver(self, record.body)\n",
         TAIL + "test_a_slow_reader_falls_behind_and_catches_up_without_gap_or_repeat",
+    ),
+    mutant(
+        "a tail that was closed while it was behind goes live",
+        "runtime/tail.py",
+        "            if self.closed or self._go_live():",
+        "            if self._go_live():",
+        TAIL + "test_a_tail_that_is_closed_while_it_waits_for_room_does_not_come_back",
+    ),
+    mutant(
+        "a tail that was closed delivers the page that it was reading",
+        "runtime/tail.py",
+        "            if self.closed:\n                break\n",
+        "",
+        TAIL + "test_a_tail_that_is_closed_while_it_reads_the_archive_delivers_nothing_of_it",
+    ),
+    mutant(
+        "of all who have no room for a message one falls behind",
+        "runtime/server.py",
+        "            else:\n                behind.append(tail)\n",
+        "",
+        TAIL + "test_all_who_have_no_room_for_one_message_fall_behind_and_catch_up",
+    ),
+    mutant(
+        "the archive is asked for what it does not hold yet",
+        "runtime/tail.py",
+        "            if self.next_seq < self.server.first_unflushed_seq:",
+        "            if self.next_seq <= self.server.first_unflushed_seq:",
+        TAIL + "test_what_is_in_memory_only_is_not_looked_for_in_the_archive",
+    ),
+    mutant(
+        "a follower that waits for room is not told of it",
+        "runtime/tail.py",
+        "        self._bytes = 0\n        self._wake()\n        return bodies",
+        "        self._bytes = 0\n        return bodies",
+        TAIL + "test_a_follower_holds_a_page_at_most_and_gets_the_rest_as_it_reads",
+    ),
+    mutant(
+        "a follower takes more than a page",
+        "runtime/tail.py",
+        "        if self._bytes >= PAGE_BYTES_MAX:\n            return False\n",
+        "",
+        TAIL + "test_a_follower_holds_a_page_at_most_and_gets_the_rest_as_it_reads",
+    ),
+    mutant(
+        "a message that is refused for want of room has taken a seq",
+        "runtime/server.py",
+        """        node.admit(len(payload) + ENVELOPE_BYTES)
+        record = session.assign(sender, client_id, payload, digest, node.stamper)
+""",
+        """        record = session.assign(sender, client_id, payload, digest, node.stamper)
+        node.admit(len(payload) + ENVELOPE_BYTES)
+""",
+        NODE + "test_what_is_refused_for_want_of_room_changes_nothing",
+    ),
+    mutant(
+        "a read cursor that is refused for want of room has moved",
+        "runtime/server.py",
+        """        node.admit(ENVELOPE_BYTES)
+        record = session.move_read_cursor(user_id, seq, node.stamper)
+""",
+        """        record = session.move_read_cursor(user_id, seq, node.stamper)
+        node.admit(ENVELOPE_BYTES)
+""",
+        NODE + "test_what_is_refused_for_want_of_room_changes_nothing",
+    ),
+    mutant(
+        "a change of a session that is refused for want of room is in force",
+        "runtime/server.py",
+        """        self.node.admit(len(info.body) + ENVELOPE_BYTES)
+        self.session.info = info
+""",
+        """        self.session.info = info
+        self.node.admit(len(info.body) + ENVELOPE_BYTES)
+""",
+        NODE + "test_what_is_refused_for_want_of_room_changes_nothing",
+    ),
+    mutant(
+        "a refusal rests on a change of the session that is not durable",
+        "runtime/server.py",
+        """        if self.session.next_seq - 1 == self.durable_seq and self.node.is_durable(
+            self.info_lsn_end
+        ):
+""",
+        "        if self.session.next_seq - 1 == self.durable_seq:\n",
+        NODE + "test_what_rests_on_a_change_of_the_session_is_refused_only_once_that_is_durable",
+    ),
+    mutant(
+        "a read cursor may stand on a message that is not durable",
+        "runtime/server.py",
+        "        check_cursor(seq, self.durable_seq)\n",
+        "        check_cursor(seq, session.next_seq - 1)\n",
+        "tests/edge/test_undurable.py::test_a_message_that_is_not_durable_is_beyond_the_head",
+    ),
+    mutant(
+        "a read that is repeated is answered at once",
+        "runtime/server.py",
+        "            node.answer_when_durable(lambda: reply.done(ref))\n",
+        "            reply.done(ref)\n",
+        "tests/edge/test_undurable.py::"
+        "test_a_read_that_is_repeated_is_not_answered_before_the_first_is_durable",
+    ),
+    mutant(
+        "a repeat is refused for what its first has changed",
+        "runtime/server.py",
+        "        try:\n            if client_id is not None:\n                accepted",
+        "        try:\n            session.check_append(expected_seq)\n"
+        "            if client_id is not None:\n                accepted",
+        NODE + "test_a_repeat_is_answered_with_the_first_answer_whatever_would_refuse_it_by_now",
+    ),
+    mutant(
+        "less room is asked for than a record takes",
+        "runtime/server.py",
+        "        node.admit(len(payload) + ENVELOPE_BYTES)\n",
+        "        node.admit(len(payload))\n",
+        NODE + "test_a_record_is_never_larger_than_the_room_that_was_asked_for",
+    ),
+    mutant(
+        "one client_id fewer is loaded with its session",
+        "runtime/node.py",
+        "DEDUPLICATION_LOADED = 1_000",
+        "DEDUPLICATION_LOADED = 999",
+        NODE + "test_the_last_thousand_client_ids_are_known_after_deactivation",
+    ),
+    mutant(
+        "the high part of an id's counter is not carried into",
+        "runtime/identifiers.py",
+        "            self._count_from(self._high + 1)\n",
+        "            self._count_from(self._high)\n",
+        IDENTIFIERS + "test_ids_go_on_in_order_where_the_low_part_of_the_counter_begins_anew",
+    ),
+    mutant(
+        "an id's counter may begin where it overflows",
+        "runtime/identifiers.py",
+        "noise & ((1 << (_COUNTER_BITS - 1)) - 1)",
+        "noise & ((1 << _COUNTER_BITS) - 1)",
+        IDENTIFIERS + "test_ids_are_well_formed_and_rise_whatever_is_drawn",
+    ),
+    mutant(
+        "every process hands out the same ids",
+        "runtime/identifiers.py",
+        "Random(secrets.randbits(256))",
+        "Random(len(secrets.token_bytes(1)))",
+        IDENTIFIERS + "test_two_that_hand_out_ids_in_one_millisecond_hand_out_others",
     ),
     mutant(
         "acknowledged before published",
