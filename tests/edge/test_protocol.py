@@ -96,7 +96,7 @@ def test_no_bytes_raise_anything_but_an_edge_error(data: bytes) -> None:
         json.loads(encode_refusal(error, find_ref(data)))
 
 
-@pytest.mark.parametrize("ref", [b'"a"', b"7", b"-1.5", b"2.50e+3", b"null"])
+@pytest.mark.parametrize("ref", [b'"a"', b"7", b"-1.5", b"2.50e+3", b"null", b"1" * 128])
 def test_a_ref_is_a_string_or_any_number_and_kept_as_it_is_written(ref: bytes) -> None:
     assert bytes(decode_request(b'{"type":"ping","ref":%b}' % ref).ref) == ref
 
@@ -161,6 +161,11 @@ def test_looking_for_a_ref_takes_no_longer_than_the_frame_is_long(data: bytes) -
 @pytest.mark.parametrize("depth", [1, DEPTH_MAX])
 def test_legal_depth_is_kept_byte_for_byte(depth: int) -> None:
     content = b'{"a":[' * (depth // 2) + b"1" + b"]}" * (depth // 2)
+    assert clean_content(content) == content
+
+
+def test_what_is_as_deep_as_allowed_may_be_as_wide_as_it_likes() -> None:
+    content = b"[" * (DEPTH_MAX - 1) + b"[],[]" + b"]" * (DEPTH_MAX - 1)
     assert clean_content(content) == content
 
 

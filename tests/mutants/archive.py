@@ -150,6 +150,13 @@ ARCHIVE_MUTANTS = (
         FLUSHER + "test_a_batch_in_doubt_is_repeated_as_it_was",
     ),
     mutant(
+        "a repeated flush takes any later cursor for its own",
+        "storage/flusher.py",
+        "            if repeated and mismatch.found == self.cursor + len(batch):",
+        "            if repeated and mismatch.found >= self.cursor:",
+        FLUSHER_HISTORY + "test_a_repeated_flush_takes_only_its_own_cursor_for_its_own",
+    ),
+    mutant(
         "a cursor that went back is believed",
         "storage/flusher.py",
         "            await self._flush_again(mismatch)\n            return False",

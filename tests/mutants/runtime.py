@@ -35,6 +35,13 @@ RUNTIME_MUTANTS = (
         ),
     ),
     mutant(
+        "a repeat may have other metadata",
+        "runtime/codec.py",
+        "return crc64.xz(payload)",
+        "return crc64.xz(payload.partition(b',\"metadata\":')[0])",
+        "tests/runtime/test_codec.py::test_a_digest_is_taken_over_all_that_a_client_sends",
+    ),
+    mutant(
         "client_ids are not loaded with their session",
         "runtime/session.py",
         "        for sender, client_id, seq, message_id, digest in snapshot.recent:",

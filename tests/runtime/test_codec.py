@@ -92,6 +92,12 @@ def test_digests_tell_contents_apart_and_fit_a_signed_column() -> None:
     assert all(0 <= digest < 1 << 63 for digest in digests)
 
 
+def test_a_digest_is_taken_over_all_that_a_client_sends() -> None:
+    payloads = [("text", b"1", b"{}"), ("note", b"1", b"{}"), ("text", b"2", b"{}")]
+    payloads += [("text", b"1", b'{"a":1}')]
+    assert len({digest_of(encode_payload(*payload)) for payload in payloads}) == len(payloads)
+
+
 def test_an_unknown_type_of_record_is_refused() -> None:
     with pytest.raises(ValueError, match="type 9"):
         decode_record(StoredRecord(0, 9, "w", b"{}"))

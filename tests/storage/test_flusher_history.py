@@ -144,6 +144,23 @@ async def test_a_cursor_that_nobody_here_moved_is_fatal(
     assert log.cursors == [3]
 
 
+@pytest.mark.parametrize("found", [4, 5, 7, 100])
+async def test_a_repeated_flush_takes_only_its_own_cursor_for_its_own(
+    autojump_clock: MockClock, found: int
+) -> None:
+    archive, log = FakeArchive(), FlushedLog()
+    flusher = make_flusher(archive, log)
+    with pytest.raises(CursorMismatchError):
+        async with running(flusher):
+            flusher.extend(log.append(3))
+            await flusher.flush_all()
+            archive.cursors[NODE] = found
+            archive.failures = ["before"]
+            flusher.extend(log.append(3))
+            await settle(10)
+    assert log.cursors == [3]
+
+
 async def test_being_fenced_is_fatal_and_frees_nothing(autojump_clock: MockClock) -> None:
     archive, log = FakeArchive(), FlushedLog()
     flusher = make_flusher(archive, log)
