@@ -440,6 +440,23 @@ async def test_a_page_is_bounded_by_bytes_in_both_directions(open_test_node: Ope
             assert json.loads(older.bodies[-1])["seq"] == seqs[0] - 1
 
 
+async def test_a_page_out_of_archive_and_memory_has_one_bound(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.history.PAGE_BYTES_MAX", 10_000)
+    async with open_test_node(flush=FlushOptions(interval_ms=60_000)) as node:
+        server = await make(node)
+        for flushed in (True, False):
+            for reply in [send(server, None, b'"%b"' % (b"x" * 800)) for _ in range(8)]:
+                await reply.wait_ack()
+            if flushed:
+                await flush(node)
+        page = await read_after(server, 0, 1_000)
+        assert 8 < len(page.bodies) < 16
+        assert sum(map(len, page.bodies)) <= 10_000
+        assert page.has_more
+
+
 async def test_a_read_cursor_moves_forward_to_the_head_at_most_and_survives_a_restart(
     open_test_node: OpenNode,
 ) -> None:

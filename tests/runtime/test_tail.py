@@ -403,6 +403,22 @@ async def test_a_follower_holds_a_page_at_most_and_gets_the_rest_as_it_reads(
             assert seqs == list(range(1, count + 1))
 
 
+async def test_a_follower_raises_the_bug_that_ended_its_tail(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise KeyError("a bug")
+
+    async with open_test_node() as node:
+        server = await make(node)
+        await append(server, 1)
+        monkeypatch.setattr(SessionServer, "unflushed_from", fail)
+        monkeypatch.setattr(node, "read_archive", fail)
+        async with follow(server, 0) as follower:
+            with trio.fail_after(5), pytest.raises(KeyError):
+                await follower.receive()
+
+
 async def test_readers_of_an_erased_session_are_told(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
