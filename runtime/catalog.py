@@ -83,7 +83,7 @@ class Catalog:
             version=1,
         )
         try:
-            server = await node.open(workspace, session_id)
+            server = await node.open(workspace, session_id, may_be_new=True)
         except SessionNotFoundError:
             # No checkpoint since the activation looked: nobody else can have created it.
             server = node.adopt(Session(workspace, info))

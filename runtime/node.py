@@ -16,6 +16,7 @@ import trio
 from runtime.catalog import Catalog
 from runtime.codec import decode_record, decode_session
 from runtime.errors import BackpressureError, SessionNotFoundError, ShuttingDownError
+from runtime.existence import Existence
 from runtime.identifiers import Stamper
 from runtime.replies import Ack, WaitingReply
 from runtime.server import PendingAnswer, PendingAppend, SessionServer
@@ -109,6 +110,7 @@ class Node:
         self.nursery: trio.Nursery
         self.push: Callable[[Record], None]
         self._activating: dict[tuple[str, str], trio.Event] = {}
+        self._existence = Existence(self._find_sessions, self.start_soon)
         self._readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
         self._last_session_lsn_end = 0
         self.tick()
@@ -180,14 +182,19 @@ class Node:
 
     # Sessions
 
-    async def open(self, workspace: str, session_id: str) -> SessionServer:
+    async def open(
+        self, workspace: str, session_id: str, *, may_be_new: bool = False
+    ) -> SessionServer:
         """Return the session's server, activating it from the archive if needed.
 
         What is assigned to the session's state is durable then: whatever is told of it, also by refusing,
-        stays true.
+        stays true. `may_be_new` expects that there is none: many can be told so by one query, at the price
+        of a second one for each that is there.
 
         Raises:
-            SessionNotFoundError, SessionDeletedError, BackpressureError, ArchiveUnavailableError.
+            SessionNotFoundError: no checkpoint has passed since nobody else could have created it.
+            SessionDeletedError, BackpressureError, ArchiveUnavailableError.
+            ShuttingDownError: with `may_be_new`, if the node ended meanwhile.
         """
         key = (workspace, session_id)
         while True:
@@ -201,14 +208,16 @@ class Node:
                 continue
             activation = self._activating.get(key)
             if activation is None:
-                return await self._activate(key)
+                return await self._activate(key, may_be_new=may_be_new)
             await activation.wait()
 
-    async def _activate(self, key: tuple[str, str]) -> SessionServer:
+    async def _activate(self, key: tuple[str, str], *, may_be_new: bool) -> SessionServer:
         workspace, session_id = key
         activation = self._activating[key] = trio.Event()
         try:
-            snapshot = await self._read_session(workspace, session_id)
+            snapshot = None
+            if not may_be_new or await self._existence.check(key):
+                snapshot = await self._read_session(workspace, session_id)
             if snapshot is None:
                 raise SessionNotFoundError(f"no session {session_id}", session=session_id)
             session = Session(workspace, decode_session(snapshot.record.body))
@@ -220,21 +229,22 @@ class Node:
             activation.set()
 
     async def _read_session(self, workspace: str, session_id: str) -> SessionSnapshot | None:
-        """Read a session from an archive that holds all that was flushed, or not at all.
+        return await self._query_as_flushed(
+            self.archive.read_session, workspace, session_id, DEDUPLICATION_LOADED
+        )
+
+    async def _find_sessions(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+        return await self._query_as_flushed(self.archive.find_sessions, keys)
+
+    async def _query_as_flushed(self, call: Callable[..., T], *args: Any) -> T:
+        """Ask about sessions an archive that holds all that was flushed, or not at all.
 
         One that was restored to an older state, or is a standby that took over, would tell of an older
         head: its seqs would be given out a second time.
         """
         flusher = self.flusher
         try:
-            return await self.query(
-                self.archive.read_session,
-                workspace,
-                session_id,
-                DEDUPLICATION_LOADED,
-                flusher.node_id,
-                flusher.cursor,
-            )
+            return await self.query(call, *args, flusher.node_id, flusher.cursor)
         except CursorMismatchError as error:
             flusher.doubt_cursor()
             raise ArchiveUnavailableError(

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from storage import history, keys, ownership
 from storage.dialect import Dialect
 from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
-from storage.history import SEQ_END, History, SessionSnapshot
+from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
 from storage.ownership import NodeState, Ownership
 from storage.record import Record, SessionRecord
@@ -123,6 +123,20 @@ class Archive:
             lambda connection: self._history.read_session(
                 connection, workspace, session, dedup_limit, node_id, cursor
             )
+        )
+
+    def find_sessions(
+        self, keys: Sequence[SessionKey], node_id: str = "", cursor: int = 0
+    ) -> set[SessionKey]:
+        """Return which of these sessions were ever created, also those that were erased.
+
+        With `node_id` and `cursor`: as `read_session`.
+
+        Raises:
+            CursorMismatchError: as `read_session`.
+        """
+        return self._read(
+            lambda connection: self._history.find_sessions(connection, keys, node_id, cursor)
         )
 
     def read_messages(

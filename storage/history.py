@@ -5,6 +5,7 @@ database and taken apart here, so that a reader neither waits for the network no
 than once. A message that was set aside in `dead_letters` is read like any other.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from operator import itemgetter
 from typing import Any
@@ -19,6 +20,9 @@ from storage.schema import session_members, sessions
 
 SEQ_END = 2**63 - 1
 """Above every seq."""
+
+SessionKey = tuple[str, str]
+"""workspace, session."""
 
 Recent = tuple[str, str, int, str, int]
 """sender, client_id, seq, id, digest."""
@@ -73,6 +77,18 @@ _SESSION = """
     LEFT JOIN sessions AS s ON s.workspace = :workspace AND s.session = :session
 """
 
+# At least one row, for the cursor; and then one for each session that is there, which are few as a rule.
+_EXISTING = """
+    SELECT flushed.lsn AS cursor, found.workspace, found.session
+    FROM (SELECT coalesce((SELECT lsn FROM flush_cursors WHERE node_id = :node_id), 0) AS lsn)
+         AS flushed
+    LEFT JOIN (
+        SELECT s.workspace, s.session
+        FROM (SELECT value ->> 0 AS workspace, value ->> 1 AS session FROM {rows}) AS asked
+        JOIN sessions AS s ON s.workspace = asked.workspace AND s.session = asked.session
+    ) AS found ON true
+"""
+
 
 class SessionSnapshot(msgspec.Struct, frozen=True):
     """What the archive knows of a session.
@@ -99,6 +115,7 @@ class History:
                 ),
             )
         )
+        self._existing = text(_EXISTING.format(rows=dialect.rows_sql))
         self._pages = {
             newest: text(
                 _PAGE.format(
@@ -157,6 +174,26 @@ class History:
             ],
             reads={} if row.reads is None else _reads_decoder.decode(row.reads),
         )
+
+    def find_sessions(
+        self,
+        connection: Connection,
+        keys: Sequence[SessionKey],
+        node_id: str,
+        cursor: int,
+    ) -> set[SessionKey]:
+        """Return which of these sessions were ever created, also those that were erased.
+
+        Raises:
+            CursorMismatchError: the archive is behind `cursor`, up to which `node_id` had flushed.
+        """
+        rows = connection.execute(
+            self._existing, {"node_id": node_id, "rows": msgspec.json.encode(keys).decode()}
+        ).all()
+        found_cursor = rows[0].cursor
+        if found_cursor < cursor:
+            raise CursorMismatchError(cursor, found_cursor)
+        return {(row.workspace, row.session) for row in rows if row.session is not None}
 
     def read_messages(
         self,

@@ -108,9 +108,18 @@ RUNTIME_MUTANTS = (
     mutant(
         "a session is activated from an archive that went back",
         "runtime/node.py",
-        "                flusher.cursor,\n            )",
-        "                0 * flusher.cursor,\n            )",
+        "*args, flusher.node_id, flusher.cursor)",
+        "*args, flusher.node_id, 0 * flusher.cursor)",
         NODE + "test_no_session_is_activated_from_an_archive_that_went_back",
+    ),
+    mutant(
+        "who asks while a query runs shares its fate",
+        "runtime/existence.py",
+        "                await self._answer(batch)\n",
+        "                await self._answer(batch)\n"
+        "                _end(list(self._gathered), ArchiveUnavailableError('late'))\n",
+        "tests/runtime/test_existence.py::"
+        "test_what_is_asked_while_a_query_runs_goes_together_into_the_next",
     ),
     mutant(
         "a tail goes live before its cursor has caught up",

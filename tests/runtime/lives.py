@@ -32,6 +32,10 @@ class FailingArchive(Archive):
         self._check_there()
         return super().read_session(*args)
 
+    def find_sessions(self, *args: Any) -> Any:
+        self._check_there()
+        return super().find_sessions(*args)
+
     def read_messages(self, *args: Any, **kwargs: Any) -> Any:
         self._check_there()
         return super().read_messages(*args, **kwargs)

@@ -1,17 +1,29 @@
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
 import pytest
 import trio
+import trio.testing
 
 from runtime import (
     ConflictError,
     InvalidFieldError,
+    Node,
+    NodeOptions,
     SessionArchivedError,
     SessionDeletedError,
     SessionExistsError,
     SessionNotFoundError,
     follow,
+    open_node,
     read_after,
 )
-from tests.runtime.conftest import OpenNode
+from storage import Archive, ArchiveUnavailableError, open_archive
+from tests.runtime.conftest import SMALL_LOG, OpenNode
 from tests.runtime.test_node import W, deactivate, make, send
 
 
@@ -180,3 +192,120 @@ async def test_who_is_removed_reads_no_further(open_test_node: OpenNode) -> None
             with pytest.raises(SessionNotFoundError):
                 await bob.receive()
             assert len(await alice.receive()) == 1
+
+
+class HeldArchive(Archive):
+    """SQLite whose answer to `find_sessions` waits, and that is away if it is told to be."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(open_archive(url)._dialect)
+        self.held = threading.Event()
+        self.batches: list[int] = []
+        self.away = 0
+
+    def find_sessions(self, keys: Any, *args: Any) -> Any:
+        self.batches.append(len(keys))
+        found = super().find_sessions(keys, *args)
+        assert self.held.wait(10)
+        if self.away:
+            self.away -= 1
+            raise ArchiveUnavailableError("told to be away")
+        return found
+
+
+@asynccontextmanager
+async def open_held_node(tmp_path: Path) -> AsyncIterator[tuple[Node, HeldArchive]]:
+    archive = HeldArchive(f"sqlite:///{tmp_path}/archive.db")
+    try:
+        async with open_node(NodeOptions(data_dir=tmp_path, log=SMALL_LOG), archive) as node:
+            yield node, archive
+    finally:
+        archive.held.set()
+        archive.close()
+
+
+async def test_creations_at_once_share_a_query_and_keep_every_promise(tmp_path: Path) -> None:
+    async with open_held_node(tmp_path) as (node, archive):
+        archive.held.set()
+        await make(node, "old")
+        await deactivate(node)
+        archive.held.clear()
+        archive.batches.clear()
+        answers: list[tuple[str, object]] = []
+
+        async def create(session: str, user_id: str) -> None:
+            try:
+                info, created = await node.catalog.create(W, session, user_id=user_id)
+            except SessionExistsError:
+                answers.append((session, "exists"))
+            else:
+                assert node.is_durable(node.active[W, session].info_lsn_end)
+                assert info.user_id == "alice"
+                answers.append((session, created))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create, "s0", "alice")
+            await _until(lambda: archive.batches == [1])
+            for n in range(1, 20):
+                for _ in range(3):
+                    nursery.start_soon(create, f"s{n}", "alice")
+            nursery.start_soon(create, "old", "alice")
+            nursery.start_soon(create, "old", "bob")
+            await trio.testing.wait_all_tasks_blocked()
+            archive.held.set()
+        assert archive.batches == [1, 20]
+        wanted: list[tuple[str, object]] = [("s0", True), ("old", False), ("old", "exists")]
+        wanted += [(f"s{n}", created) for n in range(1, 20) for created in (True, False, False)]
+        assert Counter(answers) == Counter(wanted)
+
+
+async def test_an_archive_that_is_away_fails_the_creations_that_asked_it(tmp_path: Path) -> None:
+    async with open_held_node(tmp_path) as (node, archive):
+        refused: list[str] = []
+
+        async def create(session: str) -> None:
+            try:
+                await node.catalog.create(W, session, user_id="alice")
+            except ArchiveUnavailableError:
+                refused.append(session)
+
+        archive.away = 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(create, "s1")
+            await _until(lambda: archive.batches == [1])
+            nursery.start_soon(create, "s2")
+            await trio.testing.wait_all_tasks_blocked()
+            archive.held.set()
+        assert refused == ["s1"]
+        assert list(node.active) == [(W, "s2")]
+        assert (await node.catalog.create(W, "s1", user_id="alice"))[1]
+
+
+async def test_a_creation_that_is_given_up_leaves_the_id_to_the_next(tmp_path: Path) -> None:
+    async with open_held_node(tmp_path) as (node, archive):
+        async with trio.open_nursery() as nursery:
+            given_up = trio.CancelScope()
+            created: list[bool] = []
+
+            async def give_up() -> None:
+                with given_up:
+                    await node.catalog.create(W, "s1", user_id="alice")
+
+            async def create() -> None:
+                created.append((await node.catalog.create(W, "s1", user_id="bob"))[1])
+
+            nursery.start_soon(give_up)
+            await _until(lambda: archive.batches == [1])
+            nursery.start_soon(create)
+            await trio.testing.wait_all_tasks_blocked()
+            given_up.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            archive.held.set()
+        assert created == [True]
+        assert (await node.open(W, "s1")).info.user_id == "bob"
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not happened():
+            await trio.sleep(0.001)

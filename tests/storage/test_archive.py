@@ -112,6 +112,31 @@ def test_an_unknown_session_is_none(archive: Archive) -> None:
     assert archive.read_session("other", "s1") is None
 
 
+def test_sessions_are_found_many_at_once_also_those_that_were_erased(archive: Archive) -> None:
+    flush(archive, session_row("s1"), session_row("s2", workspace="other"))
+    flush(archive, session_row("s3", state="deleted", version=2))
+    names = ["s1", "s2", "s3", *(f"new{n}" for n in range(500)), "aZ9._:@~+=|-"]
+    keys = [(workspace, name) for workspace in ("default", "other") for name in names]
+    assert archive.find_sessions(keys) == {("default", "s1"), ("other", "s2"), ("default", "s3")}
+    assert archive.find_sessions([("default", "new1")]) == set()
+
+
+def test_sessions_are_not_looked_for_in_an_archive_that_lacks_what_was_flushed(
+    archive: Archive, archive_url: str
+) -> None:
+    flush(archive, session_row("s1"), *messages(1, 5))
+    keys = [("default", "s1"), ("default", "s2")]
+    assert archive.find_sessions(keys, NODE, 6) == {("default", "s1")}
+    run_sql(archive_url, "UPDATE flush_cursors SET lsn = 5")
+    for asked in (keys, keys[1:]):
+        with pytest.raises(CursorMismatchError) as refused:
+            archive.find_sessions(asked, NODE, 6)
+        assert (refused.value.expected, refused.value.found) == (6, 5)
+    run_sql(archive_url, "DELETE FROM flush_cursors")
+    with pytest.raises(CursorMismatchError):
+        archive.find_sessions(keys, NODE, 6)
+
+
 def test_a_session_is_not_read_from_an_archive_that_lacks_what_was_flushed(
     archive: Archive, archive_url: str
 ) -> None:
