@@ -371,12 +371,14 @@ class Node:
 
     def flushed(self, records: Sequence[Record], cursor: int) -> None:
         """The archive has committed these records, and everything below `cursor`: free them."""
-        active = self.active
+        by_session: dict[tuple[str, str], list[Record]] = {}
         for record in records:
+            by_session.setdefault((record.workspace, record.session), []).append(record)
+        for key, its_records in by_session.items():
             # What recovery flushes belongs to sessions that are not active yet.
-            server = active.get((record.workspace, record.session))
+            server = self.active.get(key)
             if server is not None:
-                server.flushed(record)
+                server.flushed(its_records)
         self.log.release(cursor)
 
     def reread(self, from_lsn: int, to_lsn: int, bytes_max: int) -> list[Record]:

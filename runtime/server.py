@@ -18,7 +18,7 @@ from runtime.deduplication import Accepted
 from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
 from runtime.replies import Reply
 from runtime.session import Session, check_cursor
-from storage import MessageRecord, ReadRecord, RecordType, SessionRecord, record_prefix
+from storage import MessageRecord, ReadRecord, Record, RecordType, SessionRecord, record_prefix
 
 if TYPE_CHECKING:
     from runtime.node import Node
@@ -257,22 +257,26 @@ class SessionServer:
         assert start >= self._unflushed_start
         return self._unflushed[start : start + limit]
 
-    def flushed(self, record: MessageRecord | ReadRecord | SessionRecord) -> None:
-        """The archive holds this record now: forget it here."""
-        self.open_records -= 1
-        self.node.unflushed_bytes -= len(record.body) + ENVELOPE_BYTES
-        if type(record) is MessageRecord:
-            start = self._unflushed_start
-            assert self._unflushed[start].seq == record.seq
-            start += 1
-            # Cut in large pieces: removing from the front of a list one by one is quadratic.
-            if start == len(self._unflushed):
-                self._unflushed.clear()
-                start = 0
-            elif start >= 1_024 and start * 2 >= len(self._unflushed):
-                del self._unflushed[:start]
-                start = 0
-            self._unflushed_start = start
+    def flushed(self, records: Sequence[Record]) -> None:
+        """The archive holds these records of this session now, the oldest ones: forget them here."""
+        self.open_records -= len(records)
+        freed = sum([len(record.body) for record in records]) + ENVELOPE_BYTES * len(records)
+        self.node.unflushed_bytes -= freed
+        messages = [record for record in records if type(record) is MessageRecord]
+        if not messages:
+            return
+        start = self._unflushed_start
+        end = start + len(messages)
+        assert self._unflushed[start] is messages[0]
+        assert self._unflushed[end - 1] is messages[-1]
+        # Cut in large pieces: removing from the front of a list bit by bit is quadratic.
+        if end == len(self._unflushed):
+            self._unflushed.clear()
+            end = 0
+        elif end >= 1_024 and end * 2 >= len(self._unflushed):
+            del self._unflushed[:end]
+            end = 0
+        self._unflushed_start = end
 
     def is_idle(self, sweep: int) -> bool:
         """Tell whether nothing would be lost or noticed if this server went away."""

@@ -1,17 +1,17 @@
 """What goes between the server and its flush process: a stream socket, and messages on it.
 
 A message is a u32 length, little endian, and that many bytes of MessagePack. The server says once where
-the archive is, and then, for every flush, what it is about and the records, a few hundred to a message::
+the archive is, and is answered flush by flush::
 
-    server          OpenArchive · Flush, records, records, … ·              Flush, …
-    flush process                                              Flushed ·             Refused · …
+    server          OpenArchive · Flush ·           Flush ·          …
+    flush process                       Flushed ·           Refused
 
 One flush is under way at a time. The end of the stream means that the other process has ended.
 """
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -48,12 +48,12 @@ class OpenArchive(msgspec.Struct, tag=1, array_like=True):
 
 
 class Flush(msgspec.Struct, tag=2, array_like=True):
-    """What `Archive.flush` is asked for; messages with `rows` records in all follow."""
+    """What `Archive.flush` is asked for."""
 
     node_id: str
     epoch: int
     cursor: int
-    rows: int
+    records: Sequence[Record]
 
 
 class Flushed(msgspec.Struct, tag=3, array_like=True):
@@ -67,25 +67,38 @@ class Refused(msgspec.Struct, tag=4, array_like=True):
     arguments: tuple[Any, ...]
 
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode_into = msgspec.msgpack.Encoder().encode_into
 decode_request: Callable[[bytes], OpenArchive | Flush] = msgspec.msgpack.Decoder(
     OpenArchive | Flush
 ).decode
-decode_records: Callable[[bytes], list[Record]] = msgspec.msgpack.Decoder(list[Record]).decode
 decode_reply: Callable[[bytes], Flushed | Refused] = msgspec.msgpack.Decoder(
     Flushed | Refused
 ).decode
 
 
-def encode(message: OpenArchive | Flush | Flushed | Refused | Sequence[Record]) -> bytes:
-    """Return a message with its length."""
-    body = _encode(message)
-    return _LENGTH.pack(len(body)) + body
+def encode(message: OpenArchive | Flush | Flushed | Refused) -> bytearray:
+    """Return a message with its length before it."""
+    data = bytearray(LENGTH_BYTES)
+    _encode_into(message, data, LENGTH_BYTES)
+    _LENGTH.pack_into(data, 0, len(data) - LENGTH_BYTES)
+    return data
 
 
-def decode_length(head: bytes) -> int:
-    """Return the length of the message that follows."""
-    return int(_LENGTH.unpack(head)[0])
+def receive(stream: BinaryIO) -> bytes:
+    """Return the next message, without its length. Blocking.
+
+    Raises:
+        EOFError: the other process has ended.
+    """
+    (length,) = _LENGTH.unpack(_read(stream, LENGTH_BYTES))
+    return _read(stream, length)
+
+
+def _read(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
 def refuse(error: StorageError) -> Refused:

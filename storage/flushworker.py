@@ -13,17 +13,13 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from typing import BinaryIO
 
 from storage import flushlink
 from storage.archive import Archive, open_archive
 from storage.errors import StorageError
 from storage.flushlink import Flush, Flushed, OpenArchive, Refused
-from storage.record import Record
-
-
-class ServerEndedError(Exception):
-    """The server's end of the socket is closed."""
 
 
 class Worker:
@@ -41,19 +37,14 @@ class Worker:
         Raises:
             Exception: a mistake in the program, which ends this process.
         """
-        try:
+        with suppress(EOFError, ConnectionError):
             while True:
-                match flushlink.decode_request(self._receive()):
+                match flushlink.decode_request(flushlink.receive(self._stream)):
                     case OpenArchive(url):
                         self._url = url
                         self._warm_up()
                     case Flush() as request:
-                        records: list[Record] = []
-                        while len(records) < request.rows:
-                            records += flushlink.decode_records(self._receive())
-                        self._link.sendall(flushlink.encode(self._flush(request, records)))
-        except (ServerEndedError, ConnectionError):
-            return
+                        self._link.sendall(flushlink.encode(self._flush(request)))
 
     def _warm_up(self) -> None:
         """Open the archive before it is needed; where that fails, the first flush says why."""
@@ -69,22 +60,12 @@ class Worker:
             self._archive = open_archive(self._url)
         return self._archive
 
-    def _flush(self, request: Flush, records: list[Record]) -> Flushed | Refused:
+    def _flush(self, request: Flush) -> Flushed | Refused:
         try:
-            self._open().flush(request.node_id, request.epoch, request.cursor, records)
+            self._open().flush(request.node_id, request.epoch, request.cursor, request.records)
         except StorageError as error:
             return flushlink.refuse(error)
         return Flushed()
-
-    def _receive(self) -> bytes:
-        head = self._read(flushlink.LENGTH_BYTES)
-        return self._read(flushlink.decode_length(head))
-
-    def _read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        if len(data) < size:
-            raise ServerEndedError
-        return data
 
 
 def end_with_server(link: socket.socket) -> None:

@@ -173,8 +173,8 @@ ARCHIVE_MUTANTS = (
     mutant(
         "a flush process that was killed has committed",
         "storage/flushprocess.py",
-        "                raise await self._explain_end() from error",
-        "                await self._explain_end()\n                return",
+        "            raise _meaning(await self.close()) from error",
+        "            await self.close()\n            return",
         FLUSH_PROCESS + "test_a_process_that_was_killed_is_said_to_be_and_replaced",
     ),
     mutant(

@@ -94,8 +94,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "one unflushed message too many is freed",
         "runtime/server.py",
-        "                del self._unflushed[:start]",
-        "                del self._unflushed[: start + 1]",
+        "            del self._unflushed[:end]",
+        "            del self._unflushed[: end + 1]",
         TAIL + "test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further",
     ),
     mutant(
