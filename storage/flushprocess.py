@@ -98,7 +98,9 @@ class _Worker:
                     command,
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
-                    start_new_session=True,
+                    # A group of its own: Ctrl-C is for the server. No session of its own, which Linux
+                    # would give as much of the processors as all of the server (autogroups).
+                    process_group=0,
                 )
         except OSError as error:
             self._link.close()

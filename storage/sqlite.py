@@ -1,10 +1,10 @@
-"""SQLite as the archive: one file, one writer at a time, one statement and one row for each batch.
+"""SQLite as the archive: one file, one writer at a time.
 
-Python's `sqlite3` takes the GIL again for every row bound and every row fetched, so a flush of
-5,000 rows by `executemany` waits 5,000 times behind a busy event loop (9,900 rows/s beside one).
-Here a batch goes in as two values, the columns as JSON and the bodies as one blob that the
-statement cuts up, and a page comes out as one row of three values. Cutting a blob also keeps
-bodies byte for byte, whatever they hold: SQLite's JSON functions would decode and re-encode them.
+Rows are bound one by one, and Python's `sqlite3` takes the GIL again for each: beside a busy event loop
+that waits for it 5,000 times a flush. So a server flushes in a process of its own (`storage.flushprocess`), and a
+page comes out as one row of three values.
+
+Bodies are bound as bytes and cast to text, which changes no byte of them.
 
 Durability rests on `synchronous=FULL` with a write-ahead log, set on every connection and read
 back. Writers take the lock at BEGIN, so a transaction never fails half-way for having read first.
@@ -14,12 +14,9 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from itertools import accumulate
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
-import msgspec
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -41,40 +38,27 @@ READERS_MAX = 8
 CHECKPOINT_PAGES = 4_000
 """Write-ahead log pages (16 MiB) between checkpoints: each moves a page only once."""
 
-STATEMENT_ROWS_MAX = 1_000
-"""Rows of one statement. Its parameters are built under the interpreter's lock, 0.6 µs a row, while the
-event loop waits; SQLite's own work, ten times that, is done without it. After it the flush waits for the
-lock again, up to 5 ms beside a busy loop: at 250 rows that was most of its time, and at 35,000 messages a
-second the backlog grew to 5 s, where it now stays below half a second."""
-
 VERSION_MIN = (3, 38, 0)
 """The first with `->>`, and with STRICT tables."""
 
-_COLUMNS = "workspace, session, seq, id, sender, client_id, digest, at_ms, body"
-
-_BATCH = """
-    SELECT value ->> 0 AS workspace, value ->> 1 AS session, value ->> 2 AS seq, value ->> 3 AS id,
-           value ->> 4 AS sender, value ->> 5 AS client_id, value ->> 6 AS digest,
-           value ->> 7 AS at_ms,
-           CAST(substr(:bodies, value ->> 8, value ->> 9) AS TEXT) AS body
-    FROM json_each(:rows)
-    WHERE true
+_INSERT = """
+    INSERT INTO messages (workspace, session, seq, id, sender, client_id, digest, at_ms, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT))
 """
-
-_INSERT = f"INSERT INTO messages ({_COLUMNS}) {_BATCH}"
 
 _MERGE = f"{_INSERT} ON CONFLICT (workspace, session, seq) DO NOTHING"
 
-_FIND_CONFLICT = f"""
-    SELECT b.workspace, b.session, b.seq
-    FROM ({_BATCH}) AS b
-    JOIN messages AS m ON m.workspace = b.workspace AND m.session = b.session AND m.seq = b.seq
-    WHERE m.id IS NOT b.id OR m.sender IS NOT b.sender OR m.client_id IS NOT b.client_id
-       OR m.digest IS NOT b.digest OR m.at_ms IS NOT b.at_ms OR m.body IS NOT b.body
-    LIMIT 1
-"""  # noqa: S608 - constants
+_FIND_CONFLICT = """
+    SELECT workspace, session, seq FROM messages
+    WHERE workspace = ? AND session = ? AND seq = ?
+      AND (id IS NOT ? OR sender IS NOT ? OR client_id IS NOT ? OR digest IS NOT ? OR at_ms IS NOT ?
+           OR body IS NOT CAST(? AS TEXT))
+"""
 
-_row = attrgetter("workspace", "session", "seq", "id", "sender", "client_id", "digest", "at_ms")
+# In the order of the parameters of all three.
+_row = attrgetter(
+    "workspace", "session", "seq", "id", "sender", "client_id", "digest", "at_ms", "body"
+)
 
 
 class SqliteDialect:
@@ -136,17 +120,16 @@ class SqliteDialect:
 
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
         """Insert rows that are all new, or fail."""
-        for start in range(0, len(records), STATEMENT_ROWS_MAX):
-            piece = records[start : start + STATEMENT_ROWS_MAX]
-            connection.exec_driver_sql(_INSERT, _parameters(piece))
+        connection.exec_driver_sql(_INSERT, [_row(record) for record in records])
 
     def merge_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:
         """Insert the rows that are not there yet; raise ArchiveConflictError if one differs."""
-        parameters = _parameters(records)
-        connection.exec_driver_sql(_MERGE, parameters)
-        other = connection.exec_driver_sql(_FIND_CONFLICT, parameters).first()
-        if other is not None:
-            raise ArchiveConflictError("messages", "/".join(map(str, other)))
+        rows = [_row(record) for record in records]
+        connection.exec_driver_sql(_MERGE, rows)
+        for row in rows:
+            other = connection.exec_driver_sql(_FIND_CONFLICT, row).first()
+            if other is not None:
+                raise ArchiveConflictError("messages", "/".join(map(str, other)))
 
     def fault(self, error: Exception) -> Fault:
         """Say what an error asks for."""
@@ -225,15 +208,3 @@ class SqliteDialect:
 
 def _is_busy(error: sqlite3.OperationalError) -> bool:
     return error.sqlite_errorname.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
-def _parameters(records: Sequence[MessageRecord]) -> dict[str, Any]:
-    bodies = [record.body for record in records]
-    lengths = [len(body) for body in bodies]
-    # substr counts from 1.
-    offsets = accumulate(lengths, initial=1)
-    rows = [
-        (*_row(record), offset, length)
-        for record, offset, length in zip(records, offsets, lengths, strict=False)
-    ]
-    return {"bodies": b"".join(bodies), "rows": msgspec.json.encode(rows).decode()}

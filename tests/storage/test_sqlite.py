@@ -16,7 +16,7 @@ from storage import (
     open_archive,
     probe_archive,
 )
-from storage.sqlite import STATEMENT_ROWS_MAX, SqliteDialect
+from storage.sqlite import SqliteDialect
 from tests.contracts.archive import NODE
 from tests.storage.archive_records import messages
 
@@ -141,20 +141,3 @@ def test_a_full_disk_fails_the_flush_whole_and_it_works_when_there_is_room(
         connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
     archive.flush(NODE, 1, 3, messages(4, 2_000))
     assert len(archive.read_messages("default", "s1", 0, 5_000)) == 2_000
-
-
-def test_a_batch_is_a_few_statements_however_many_rows_it_has(archive: Archive) -> None:
-    statements: list[str] = []
-    archive.begin_epoch(NODE, "local")
-    with archive._dialect.writer.connect() as connection:
-        driver = connection.connection.driver_connection
-        assert driver is not None
-        driver.set_trace_callback(statements.append)
-    archive.flush(NODE, 1, 0, messages(1, 1_000))
-    assert [line.split()[0] for line in statements] == [
-        "BEGIN",
-        "SELECT",
-        "UPDATE",
-        *["INSERT"] * (1_000 // STATEMENT_ROWS_MAX),
-        "COMMIT",
-    ]
