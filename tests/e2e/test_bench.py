@@ -75,6 +75,8 @@ async def test_sessions_rest_while_connections_idle(tmp_path: Path) -> None:
         "memory with 60 sessions at rest",
         "memory and 10 connections",
         "server processor while idle",
+        "of which flush processor while idle",
+        "of which flush memory",
         "memory of an active session",
         "memory of an idle joined connection",
     }
