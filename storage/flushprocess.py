@@ -145,4 +145,5 @@ async def open_flush_process(url: str) -> AsyncIterator[FlushProcess]:
         await process.start()
         yield process
     finally:
-        await process.close()
+        with trio.CancelScope(shield=True):
+            await process.close()
