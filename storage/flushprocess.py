@@ -28,7 +28,10 @@ from storage.record import Record
 CLOSE_SECONDS = 1.0
 """How long the process may take to end once it is told to."""
 
-HINT = "see the flush process's own last words on stderr; it is started again for the next flush"
+NO_PROCESS_HINT = "the system has no process or open file left: raise the limit; it is tried again"
+ENDED_HINT = (
+    "see the flush process's own last words on stderr; it is started again for the next flush"
+)
 
 
 class FlushProcess:
@@ -89,7 +92,10 @@ class _Worker:
     """One life of the process, and the server's end of its socket. Blocking."""
 
     def __init__(self, url: str) -> None:
-        self._link, theirs = socket.socketpair()
+        try:
+            self._link, theirs = socket.socketpair()
+        except OSError as error:
+            raise _no_process(error) from error
         # `-P`: a directory named `storage` where the server was started is not this package.
         command = [sys.executable, "-P", "-m", "storage.flushworker", str(theirs.fileno())]
         try:
@@ -104,7 +110,7 @@ class _Worker:
                 )
         except OSError as error:
             self._link.close()
-            raise ArchiveUnavailableError(f"no flush process: {error.strerror}", HINT) from error
+            raise _no_process(error) from error
         self._stream: BinaryIO = self._link.makefile("rb")
         with suppress(OSError):  # who asks it will see that it ended
             self._link.sendall(flushlink.encode(OpenArchive(url)))
@@ -129,11 +135,15 @@ class _Worker:
             return self.process.wait()
 
 
+def _no_process(error: OSError) -> ArchiveUnavailableError:
+    return ArchiveUnavailableError(f"no flush process: {error.strerror}", NO_PROCESS_HINT)
+
+
 def _meaning(exit_code: int | None) -> Exception:
     """Return what the end of a process means for the flush that it was asked for."""
     if exit_code is not None and exit_code < 0:
         name = signal.Signals(-exit_code).name
-        return ArchiveUnavailableError(f"the flush process was ended by {name}", HINT)
+        return ArchiveUnavailableError(f"the flush process was ended by {name}", ENDED_HINT)
     return RuntimeError(f"the flush process ended by itself, with exit code {exit_code}")
 
 

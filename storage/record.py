@@ -30,7 +30,7 @@ class RecordType(enum.IntEnum):
     SESSION = 5
 
 
-class MessageRecord(msgspec.Struct, gc=False, array_like=True, tag=1):
+class MessageRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordType.MESSAGE)):
     """A message: `seq` counts from 1 within its session, with no gaps.
 
     `digest` is a signed 64-bit checksum of what the client sent (kind, content, metadata): it tells a
@@ -48,7 +48,7 @@ class MessageRecord(msgspec.Struct, gc=False, array_like=True, tag=1):
     body: bytes
 
 
-class ReadRecord(msgspec.Struct, gc=False, array_like=True, tag=4):
+class ReadRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordType.READ)):
     """A user's read cursor: everything up to and including `seq` has been read."""
 
     workspace: str
@@ -59,7 +59,7 @@ class ReadRecord(msgspec.Struct, gc=False, array_like=True, tag=4):
     body: bytes
 
 
-class SessionRecord(msgspec.Struct, gc=False, array_like=True, tag=5):
+class SessionRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordType.SESSION)):
     """The whole state of a session after a change; `version` counts the changes from 1."""
 
     workspace: str

@@ -1,5 +1,6 @@
 """Archives to test on: SQLite in a file, and PostgreSQL in a private server."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,10 @@ import pytest
 
 from bench.postgres import PostgresServer, open_postgres
 from storage import Archive, open_archive
+
+# A shell starts what it puts into the background with SIGINT ignored, and so would be what the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -120,6 +121,23 @@ async def test_an_archive_that_is_away_when_the_process_starts_is_used_when_it_i
         with pytest.raises(FencedError):  # nobody has begun an epoch in what is there now
             await process.flush(NODE, 1, 0, messages(1, 2))
         assert process.starts == 1
+
+
+async def test_a_system_without_an_open_file_left_is_an_archive_that_is_away(
+    archive: Archive, process: FlushProcess
+) -> None:
+    kill(process)
+    with pytest.raises(ArchiveUnavailableError, match="SIGKILL"):
+        await process.flush(NODE, 1, 0, messages(1, 3))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(ArchiveUnavailableError, match="no flush process"):
+            await process.flush(NODE, 1, 0, messages(1, 3))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await process.flush(NODE, 1, 0, messages(1, 3))
+    assert archive.read_cursor(NODE).cursor == 3
 
 
 # A process that dies
