@@ -304,8 +304,13 @@ def _parent_directory(settings: dict[str, str]) -> str | None:
 
 
 def end_with_parent() -> None:
-    """Have the process that calls this end with the thread that forked it, however that ends."""
+    """Have a PostgreSQL that is begun here end with the thread that forked it, however that ends."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
+
+
+def die_with_parent() -> None:
+    """The same for any program. What a shell put into the background may ignore all but this signal."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _pause() -> None:

@@ -38,7 +38,7 @@ class Session:
         self.next_seq = snapshot.head_seq + 1
         self.reads.update(snapshot.reads)
         for sender, client_id, seq, message_id, digest in snapshot.recent:
-            self.window.add((sender, client_id), Accepted(seq, message_id, digest))
+            self.window.add(sender, client_id, seq, message_id, digest)
 
     def find_resend(self, sender: str, client_id: str, digest: int) -> Accepted | None:
         """Return what was accepted under this `client_id` before, or None if it is new.
@@ -46,7 +46,7 @@ class Session:
         Raises:
             ClientIdReusedError: it was used for other content.
         """
-        accepted = self.window.find((sender, client_id))
+        accepted = self.window.find(sender, client_id)
         if accepted is not None and accepted.digest != digest:
             raise ClientIdReusedError(
                 f"client_id {client_id} was used for other content",
@@ -90,7 +90,7 @@ class Session:
         message_id = stamper.next_id()
         self.next_seq = seq + 1
         if client_id is not None:
-            self.window.add((sender, client_id), Accepted(seq, message_id, digest))
+            self.window.add(sender, client_id, seq, message_id, digest)
         body = encode_message(self._prefix, seq, message_id, sender, client_id, payload, stamper.at)
         return MessageRecord(
             self.workspace,

@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from bench.peers.tracer import Tracer
-from bench.postgres import end_with_parent
+from bench.postgres import die_with_parent
 
 READY_SECONDS_MAX = 30.0
 """The slowest of them takes two seconds on an idle machine."""
@@ -104,7 +104,7 @@ def open_program(command: Sequence[str], directory: Path) -> Iterator[subprocess
             # Ctrl-C is for us, who end it when it was no longer needed.
             start_new_session=True,
             # One call into libc, prepared beforehand: nothing that another thread could hold.
-            preexec_fn=end_with_parent,  # noqa: PLW1509
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
         try:
             yield process

@@ -283,6 +283,8 @@ def start_and_kill_a_bench(directory: Path) -> int:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent.parent,
+        # As if a shell had put it into the background.
+        preexec_fn=lambda: signal.signal(signal.SIGQUIT, signal.SIG_IGN),  # noqa: PLW1509
     ) as bench:
         assert bench.stdout is not None
         pid = int(bench.stdout.readline())

@@ -5,6 +5,7 @@ from tests.mutants.mutant import Edit, Mutant, mutant
 SESSION = "tests/runtime/test_session.py::"
 NODE = "tests/runtime/test_node.py::"
 TAIL = "tests/runtime/test_tail.py::"
+DEDUPLICATION = "tests/runtime/test_deduplication.py::"
 IDENTIFIERS = "tests/runtime/test_identifiers.py::"
 
 RUNTIME_MUTANTS = (
@@ -13,7 +14,7 @@ RUNTIME_MUTANTS = (
         (
             Edit(
                 "runtime/session.py",
-                "            self.window.add((sender, client_id), Accepted(seq, message_id, digest))\n"
+                "            self.window.add(sender, client_id, seq, message_id, digest)\n"
                 "        body = ",
                 "            pass\n        body = ",
             ),
@@ -23,8 +24,7 @@ RUNTIME_MUTANTS = (
                 "        self.durable_seq = seq\n"
                 "        if record.client_id is not None:\n"
                 "            self.session.window.add(\n"
-                "                (record.sender, record.client_id),\n"
-                "                Accepted(seq, record.id, record.digest),\n"
+                "                record.sender, record.client_id, seq, record.id, record.digest\n"
                 "            )\n"
                 "        self._unflushed.append(record)",
             ),
@@ -48,6 +48,50 @@ RUNTIME_MUTANTS = (
         "        for sender, client_id, seq, message_id, digest in snapshot.recent[:0]:",
         NODE + "test_a_resend_gets_the_original_answer_after_a_restart",
         NODE + "test_a_resend_gets_the_original_answer_after_deactivation",
+    ),
+    mutant(
+        "a client_id is forgotten with a thousand others",
+        "runtime/deduplication.py",
+        "            self._older = recent\n",
+        "            self._older = None\n",
+        DEDUPLICATION + "test_at_least_the_last_thousand_are_kept_and_at_most_two_thousand",
+    ),
+    mutant(
+        "client_ids are kept for ever",
+        "runtime/deduplication.py",
+        "        if recent is None or recent.count >= WINDOW:",
+        "        if recent is None or recent.count >= 20 * WINDOW:",
+        DEDUPLICATION + "test_at_least_the_last_thousand_are_kept_and_at_most_two_thousand",
+    ),
+    mutant(
+        "a client_id that finds its slot taken is not looked for in the next one",
+        "runtime/deduplication.py",
+        "            slot = slot + 1 & mask\n        return None",
+        "            break\n        return None",
+        DEDUPLICATION + "test_keys_that_share_a_slot_are_all_found",
+    ),
+    mutant(
+        "a client_id takes the slot of another",
+        "runtime/deduplication.py",
+        "        while slots[slot]:",
+        "        while False:",
+        DEDUPLICATION + "test_keys_that_share_a_slot_are_all_found",
+    ),
+    Mutant(
+        "the client_ids of two senders are the same",
+        (
+            Edit(
+                "runtime/deduplication.py",
+                "key = hash((sender, client_id))",
+                "key = hash(client_id)",
+            ),
+            Edit(
+                "runtime/deduplication.py",
+                "recent.add(hash((sender, client_id)),",
+                "recent.add(hash(client_id),",
+            ),
+        ),
+        (DEDUPLICATION + "test_a_key_is_found_under_its_own_sender_only",),
     ),
     mutant(
         "a resend of a pending message is answered at once",
