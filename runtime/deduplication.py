@@ -4,25 +4,27 @@ Entered at assignment, before the message is durable, so that two sends of one m
 cannot both be stored. The window keeps at least the last `WINDOW` of a session and at most twice that, in
 two generations: forgetting one whole generation costs nothing for each entry.
 
-A session that is joined stays in memory, so an entry must be small: 40 bytes and about 5 of overhead, where a
-dict of Python objects takes 600. The key is a hash of 64 bits, seeded for each process like that of
-every `str`. Two keys of one window meet there once in 10^16 messages, and are then told apart by the digest of
-what was sent: a message would be refused as `client_id_reused`, which is safe, and never taken for another.
+A session that is followed stays in memory, so an entry is small: 125 bytes, where it would take 600 as a tuple of
+two strings and an object. Its key is a hash of 60 bits, seeded for each process like that of every `str`.
+By chance one message in 10^15 meets another of its window. It is then refused as `client_id_reused`, unless
+the digests of what was sent are the same too.
 """
 
-from array import array
 from struct import Struct
-from uuid import UUID
 
 import msgspec
 
 WINDOW = 1_000
 """Resends come within seconds; 1,000 covers a client that had its whole in-flight limit open."""
 
-_ENTRY = Struct("<qqQ16s")  # the hash of the key, the digest, the seq, the id
+_KEY_MASK = 2**60 - 1
+"""A number of up to 60 bits takes 32 bytes in Python, and a larger one 48."""
+
+_PLACES = tuple(range(WINDOW))
+"""One object for each place, where every dict would have its own."""
+
+_ENTRY = Struct("<Qq36s")  # the seq, the digest, the id
 _ENTRY_BYTES = _ENTRY.size
-_read_hash = Struct("<q").unpack_from
-_SLOTS_MIN = 16
 
 
 class Accepted(msgspec.Struct, frozen=True, gc=False):
@@ -43,78 +45,47 @@ class DeduplicationWindow:
         self._older: _Generation | None = None
 
     def __len__(self) -> int:
-        return sum(generation.count for generation in (self._recent, self._older) if generation)
+        generations = (self._recent, self._older)
+        return sum(len(kept.entries) // _ENTRY_BYTES for kept in generations if kept)
 
     def find(self, sender: str, client_id: str) -> Accepted | None:
         """Return what was accepted under this key, if it is still in the window."""
-        recent = self._recent
-        if recent is None:
+        generation = self._recent
+        if generation is None:
             return None
-        key = hash((sender, client_id))
-        accepted = recent.find(key)
-        if accepted is None and self._older is not None:
-            return self._older.find(key)
-        return accepted
+        key = hash((sender, client_id)) & _KEY_MASK
+        place = generation.places.get(key)
+        if place is None:
+            generation = self._older
+            if generation is None:
+                return None
+            place = generation.places.get(key)
+            if place is None:
+                return None
+        seq, digest, message_id = _ENTRY.unpack_from(generation.entries, place * _ENTRY_BYTES)
+        return Accepted(seq, message_id.decode(), digest)
 
     def add(self, sender: str, client_id: str, seq: int, message_id: str, digest: int) -> None:
         """Remember an accepted message; called at assignment, in order of seq.
 
-        `message_id` is a UUID; `digest` a signed number of 64 bits.
+        `message_id` is a UUID in its 36 characters, `digest` a signed number of 64 bits.
         """
         recent = self._recent
-        if recent is None or recent.count >= WINDOW:
+        # Entries are counted, not keys: two messages from the archive may meet under one.
+        count = 0 if recent is None else len(recent.entries) // _ENTRY_BYTES
+        if recent is None or count == WINDOW:
             self._older = recent
             self._recent = recent = _Generation()
-        recent.add(hash((sender, client_id)), seq, message_id, digest)
+            count = 0
+        recent.places[hash((sender, client_id)) & _KEY_MASK] = _PLACES[count]
+        recent.entries += _ENTRY.pack(seq, digest, message_id.encode())
 
 
 class _Generation:
-    """Entries one behind the other, and a hash table with open addressing that knows their places.
+    """Entries one behind the other, and the place of each by its key."""
 
-    A slot holds the place of an entry, from 1, or 0 if it is free; at most half of them are taken. A key that
-    meets another takes the next free slot (Knuth, The Art of Computer Programming, vol. 3, 6.4, algorithm L).
-    """
-
-    __slots__ = ("_entries", "_mask", "_slots", "count")
+    __slots__ = ("entries", "places")
 
     def __init__(self) -> None:
-        self.count = 0
-        self._entries = bytearray()
-        self._mask = _SLOTS_MIN - 1
-        self._slots = array("H", bytes(2 * _SLOTS_MIN))
-
-    def find(self, key: int) -> Accepted | None:
-        slots = self._slots
-        mask = self._mask
-        slot = key & mask
-        while place := slots[slot]:
-            at = (place - 1) * _ENTRY_BYTES
-            if _read_hash(self._entries, at)[0] == key:
-                _, digest, seq, message_id = _ENTRY.unpack_from(self._entries, at)
-                return Accepted(seq, str(UUID(bytes=message_id)), digest)
-            slot = slot + 1 & mask
-        return None
-
-    def add(self, key: int, seq: int, message_id: str, digest: int) -> None:
-        id_bytes = bytes.fromhex(message_id.replace("-", ""))
-        self._entries += _ENTRY.pack(key, digest, seq, id_bytes)
-        self.count += 1
-        if self.count * 2 > self._mask:
-            self._grow()
-        else:
-            self._take_slot(key, self.count)
-
-    def _take_slot(self, key: int, place: int) -> None:
-        slots = self._slots
-        mask = self._mask
-        slot = key & mask
-        while slots[slot]:
-            slot = slot + 1 & mask
-        slots[slot] = place
-
-    def _grow(self) -> None:
-        size = 2 * (self._mask + 1)
-        self._mask = size - 1
-        self._slots = array("H", bytes(2 * size))
-        for place, entry in enumerate(_ENTRY.iter_unpack(self._entries), 1):
-            self._take_slot(entry[0], place)
+        self.places: dict[int, int] = {}
+        self.entries = bytearray()

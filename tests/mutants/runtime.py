@@ -59,36 +59,30 @@ RUNTIME_MUTANTS = (
     mutant(
         "client_ids are kept for ever",
         "runtime/deduplication.py",
-        "        if recent is None or recent.count >= WINDOW:",
-        "        if recent is None or recent.count >= 20 * WINDOW:",
+        "            self._older = recent\n",
+        "            self._older = self._older or recent\n",
         DEDUPLICATION + "test_at_least_the_last_thousand_are_kept_and_at_most_two_thousand",
     ),
     mutant(
-        "a client_id that finds its slot taken is not looked for in the next one",
+        "two client_ids that meet move the entries of those that follow",
         "runtime/deduplication.py",
-        "            slot = slot + 1 & mask\n        return None",
-        "            break\n        return None",
-        DEDUPLICATION + "test_keys_that_share_a_slot_are_all_found",
-    ),
-    mutant(
-        "a client_id takes the slot of another",
-        "runtime/deduplication.py",
-        "        while slots[slot]:",
-        "        while False:",
-        DEDUPLICATION + "test_keys_that_share_a_slot_are_all_found",
+        "_PLACES[count]",
+        "_PLACES[len(recent.places)]",
+        DEDUPLICATION
+        + "test_of_two_keys_with_one_hash_the_later_is_found_and_the_others_stay_in_place",
     ),
     Mutant(
         "the client_ids of two senders are the same",
         (
             Edit(
                 "runtime/deduplication.py",
-                "key = hash((sender, client_id))",
-                "key = hash(client_id)",
+                "        key = hash((sender, client_id))",
+                "        key = hash(client_id)",
             ),
             Edit(
                 "runtime/deduplication.py",
-                "recent.add(hash((sender, client_id)),",
-                "recent.add(hash(client_id),",
+                "        recent.places[hash((sender, client_id))",
+                "        recent.places[hash(client_id)",
             ),
         ),
         (DEDUPLICATION + "test_a_key_is_found_under_its_own_sender_only",),
