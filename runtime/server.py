@@ -269,11 +269,9 @@ class SessionServer:
         end = start + len(messages)
         assert self._unflushed[start] is messages[0]
         assert self._unflushed[end - 1] is messages[-1]
-        # Cut in large pieces: removing from the front of a list bit by bit is quadratic.
-        if end == len(self._unflushed):
-            self._unflushed.clear()
-            end = 0
-        elif end >= 1_024 and end * 2 >= len(self._unflushed):
+        # A cut moves what stays, so it waits until that is no more than what goes: then a message is moved
+        # once, on average, and no more flushed ones are kept than unflushed ones.
+        if end * 2 >= len(self._unflushed):
             del self._unflushed[:end]
             end = 0
         self._unflushed_start = end

@@ -35,8 +35,8 @@ OPEN_BUSY_SECONDS = 2.5
 READERS_MAX = 8
 """Connections that read at once, above the number of threads that the runtime reads with."""
 
-CHECKPOINT_PAGES = 4_000
-"""Write-ahead log pages (16 MiB) between checkpoints: each moves a page only once."""
+CHECKPOINT_PAGES = 16_000
+"""Write-ahead log pages (64 MiB) between checkpoints: each moves a page only once."""
 
 VERSION_MIN = (3, 38, 0)
 """The first with `->>`, and with STRICT tables."""

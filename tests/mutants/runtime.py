@@ -137,6 +137,13 @@ RUNTIME_MUTANTS = (
         TAIL + "test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further",
     ),
     mutant(
+        "flushed messages stay in memory until all of their session are flushed",
+        "runtime/server.py",
+        "        if end * 2 >= len(self._unflushed):",
+        "        if end == len(self._unflushed):",
+        NODE + "test_a_flushed_message_leaves_memory_while_others_of_its_session_wait",
+    ),
+    mutant(
         "survivors are served before they are flushed",
         "runtime/opening.py",
         "            await node.flusher.flush_all()\n            yield",

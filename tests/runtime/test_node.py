@@ -1,4 +1,5 @@
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -373,6 +374,26 @@ async def test_too_much_unflushed_is_refused_and_nothing_is_lost(open_test_node:
         assert node.not_ready() == []
         await send(server, None).wait_ack()
         assert len(await replay(node)) == len(replies) + 1
+
+
+async def test_a_flushed_message_leaves_memory_while_others_of_its_session_wait(
+    open_test_node: OpenNode,
+) -> None:
+    flush_hundreds = FlushOptions(rows_max=100, interval_ms=60_000)
+    async with open_test_node(flush=flush_hundreds) as node:
+        server = await make(node)
+        await flush(node)
+        replies = [send(server, None, b"%d" % n) for n in range(150)]
+        await replies[-1].wait_ack()
+        assert server.first_unflushed_seq == 1
+        body = server.unflushed_from(1, 1)[0].body
+        with trio.fail_after(10):
+            while server.first_unflushed_seq == 1:
+                await trio.sleep(0.01)
+        assert server.first_unflushed_seq == 101
+        with trio.fail_after(10):
+            while sys.getrefcount(body) > 2:  # this name, and the argument
+                await trio.sleep(0.01)
 
 
 async def test_what_is_refused_for_want_of_room_changes_nothing(open_test_node: OpenNode) -> None:
