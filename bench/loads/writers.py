@@ -23,9 +23,10 @@ class Writers:
         self._parked: list[tuple[float, Writer]] = []
 
     def add(self, writer: Writer) -> None:
-        """Serve this one too."""
+        """Serve this one too, and whoever was pinged while it was set up: that may take a minute for them all."""
         self.all.append(writer)
         self._poll.add(writer.stream.fileno(), partial(self._serve, writer))
+        self.turn(0.0)
 
     def _serve(self, writer: Writer) -> None:
         acked = writer.read()

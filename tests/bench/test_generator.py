@@ -1,10 +1,12 @@
 """The generator's verdict, on servers that lie: each way of breaking the promise is seen."""
 
+import threading
 import time
 from collections.abc import Callable
 
 import msgspec
 import pytest
+from websockets.sync.server import ServerConnection
 
 from bench.generator import Outcome, run_load
 from bench.histogram import Histogram
@@ -53,6 +55,30 @@ def test_messages_go_over_the_sessions_in_turn_and_each_is_checked() -> None:
     assert run.verdict["ok"], run.examples
     lost = outcome(lose_the_last, sessions=CONNECTIONS * 3).verdict
     assert lost["lost"] == CONNECTIONS * 3
+
+
+class Pinging(Liar):
+    """Pings the first connection when the second one comes, and looks for the pong when the third does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._connections: list[ServerConnection] = []
+        self._pong = threading.Event()
+        self.is_answered = False
+
+    def serve(self, connection: ServerConnection) -> None:
+        self._connections.append(connection)
+        if len(self._connections) == 2:
+            self._pong = self._connections[0].ping()
+        elif len(self._connections) == 3:
+            self.is_answered = self._pong.wait(5)
+        super().serve(connection)
+
+
+def test_a_connection_answers_pings_while_the_others_are_set_up() -> None:
+    liar = Pinging()
+    assert outcome_of(liar, connections=3, sessions=3).verdict["ok"]
+    assert liar.is_answered
 
 
 def test_a_run_ends_when_enough_was_counted() -> None:
