@@ -2,7 +2,7 @@
 # Every target sets up what it needs; the bootstrap does nothing when the lock files are unchanged.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check bench peers results demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
+.PHONY: help run test test-slow check bench peers results growth demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
 
 # Two workers fill two cores; each starts its own private PostgreSQL, so more cost more than they win.
 JOBS ?= 2
@@ -38,8 +38,12 @@ peers: setup-dev  ## install what a user would otherwise pick into .peers, and m
 results: setup-dev  ## measure anew all that docs/benchmarks.md shows; most of an hour on a quiet machine
 	-@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
 	@$(PY) -m bench results --page docs/benchmarks.md
-	@$(PY) -m bench plot $$(ls docs/benchmarks/*.json | grep -v growth) --output docs/benchmarks
-	@$(PY) -m bench plot docs/benchmarks/growth.json --output docs/benchmarks/growth
+	@$(PY) -m bench plot $$(ls docs/benchmarks/*.json | grep -vE 'growth|known|hour') --output docs/benchmarks
+
+growth: setup-dev  ## the same for what may grow with messages, sessions and time; two hours
+	-@$(PY) -m bench tour --long --output docs/benchmarks $(ARGS)
+	@$(PY) -m bench results --page docs/benchmarks.md
+	@$(PY) -m bench plot docs/benchmarks/growth-*.json --output docs/benchmarks/growth
 
 demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)

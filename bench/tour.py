@@ -51,12 +51,23 @@ THOROUGH = (
     Stop("flush-sqlite", "flush --seconds 60"),
     Stop("flush-postgres", "flush --seconds 60 --archive postgres"),
     Stop("idle", "idle --sessions 100000"),
-    Stop(
-        "growth",
-        "append --connections 50 --in-flight 16 --sessions 100000 --messages 10000000 --seconds 1200",
-    ),
 )
 """Most of an hour, on a machine that does nothing else."""
+
+LONG = (
+    Stop(
+        "growth-postgres",
+        "append --connections 50 --in-flight 16 --sessions 100000 --messages 10000000 --seconds 1200 "
+        "--archive postgres",
+    ),
+    Stop(
+        "growth-sqlite",
+        "append --connections 50 --in-flight 16 --sessions 20000 --messages 2000000 --seconds 600",
+    ),
+    Stop("known", "idle --sessions 1000000"),
+    Stop("hour", "flush --per-second 5000 --seconds 3600"),
+)
+"""What may grow with messages, with sessions and with time: almost two hours."""
 
 
 def run_tour(

@@ -29,8 +29,12 @@ def check_sees(principal: Principal, info: SessionInfo) -> None:
         raise session_not_found(info.session)
 
 
-async def open_session(node: Node, principal: Principal, session: str) -> SessionServer:
+async def open_session(
+    node: Node, principal: Principal, session: str, *, to_append: bool = False
+) -> SessionServer:
     """Return a session that the principal may see, as it is durable; no checkpoint follows.
+
+    To append to it takes `to_append`, as `Node.open` says.
 
     Raises:
         SessionNotFoundError: it is not there, or not for this principal.
@@ -39,7 +43,7 @@ async def open_session(node: Node, principal: Principal, session: str) -> Sessio
     """
     check_token_names(principal, session)
     try:
-        server = await node.open(principal.workspace, session)
+        server = await node.open(principal.workspace, session, to_append=to_append)
     except SessionDeletedError as error:
         if is_stranger_to(principal, error):
             raise session_not_found(session) from None

@@ -1,10 +1,10 @@
 """One client on one WebSocket: requests in, answers and messages out. Synchronous, whatever carries it.
 
 The socket pump, the task per TLS connection and the ASGI route all drive this same class through a
-`Transport`. A request for a session that is not active, or whose last change is not durable yet, waits
-in that session's queue while a task sees to that, and so do the requests behind it for the same session:
-order holds, others pass. A few tasks
-for each connection do that, so one that asks for a thousand sessions does not stand before everyone else.
+`Transport`. A request for a session that is not active, or whose last change is not durable yet, or the first
+send to one that was only read so far, waits in that session's queue while a task sees to that, and so do
+the requests behind it for the same session: order holds, others pass. A few tasks for each connection do that, so
+one that asks for a thousand sessions does not stand before everyone else.
 
 Every request gets exactly one answer (`acked`, `done`, `refused`, or an immediate one); `in_flight`
 counts those that have not had theirs, and bounds the queues.
@@ -161,8 +161,11 @@ class Client:
             if server is None:
                 ready = type(request) is Leave
             else:
-                # A change of the session that is not durable yet must not be told by any answer.
-                ready = node.is_durable(server.info_lsn_end)
+                # A change of the session that is not durable yet must not be told by any answer; and it
+                # takes messages only when it knows its `client_id`s.
+                ready = node.is_durable(server.info_lsn_end) and (
+                    server.session.window is not None or type(request) is not Send
+                )
             if ready:
                 self._handle(request, server)
             else:
@@ -368,7 +371,8 @@ class Client:
         check_token_names(self.principal, session_id)
         if type(request) is Join and request.create is not None:
             await self._create(session_id, request.create)
-        return await open_session(self._node, self.principal, session_id)
+        to_append = type(request) is Send
+        return await open_session(self._node, self.principal, session_id, to_append=to_append)
 
     async def _create(self, session_id: str, create: Create) -> None:
         principal = self.principal

@@ -37,7 +37,7 @@ class MessageRoutes:
         principal = caller(services, "write")
         Query(services)
         body = await read_body(_decode_append)
-        server = await open_session(services, principal, session)
+        server = await open_session(services, principal, session, to_append=True)
         sender = acting_user(principal, body.sender, field="sender")
         if body.client_id is not None:
             check_name(body.client_id, "client_id")

@@ -94,7 +94,9 @@ async def read_body(decoder: "msgspec.json.Decoder[T]") -> T:
         refuse_json(data, error)
 
 
-async def open_session(services: Services, principal: Principal, session: str) -> SessionServer:
+async def open_session(
+    services: Services, principal: Principal, session: str, *, to_append: bool = False
+) -> SessionServer:
     """Return a session that the principal may see, as it is durable.
 
     Raises:
@@ -102,7 +104,7 @@ async def open_session(services: Services, principal: Principal, session: str) -
         StorageError: the archive is away.
     """
     check_name(session, "session")
-    return await access.open_session(services.node, principal, session)
+    return await access.open_session(services.node, principal, session, to_append=to_append)
 
 
 def json_response(

@@ -86,7 +86,9 @@ class Catalog:
             server = await node.open(workspace, session_id, may_be_new=True)
         except SessionNotFoundError:
             # No checkpoint since the activation looked: nobody else can have created it.
-            server = node.adopt(Session(workspace, info))
+            session = Session(workspace, info)
+            session.remember(())
+            server = node.adopt(session)
             try:
                 lsn_end = self._log_change(server, info)
             except BaseException:

@@ -18,6 +18,7 @@ from runtime.codec import decode_record, decode_session
 from runtime.errors import BackpressureError, SessionNotFoundError, ShuttingDownError
 from runtime.existence import Existence
 from runtime.identifiers import Stamper
+from runtime.remembering import Remembering
 from runtime.replies import Ack, WaitingReply
 from runtime.server import PendingAnswer, PendingAppend, SessionServer
 from runtime.session import Session
@@ -30,6 +31,7 @@ from storage import (
     FlushOptions,
     LogOptions,
     LogPoisonedError,
+    Recent,
     Record,
     SessionSnapshot,
 )
@@ -110,6 +112,7 @@ class Node:
         self.nursery: trio.Nursery
         self.push: Callable[[Record], None]
         self._activating: dict[tuple[str, str], trio.Event] = {}
+        self.remembering = Remembering(self._read_recent)
         self._existence = Existence(self._find_sessions, self.start_soon)
         self._readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
         self._last_session_lsn_end = 0
@@ -183,13 +186,14 @@ class Node:
     # Sessions
 
     async def open(
-        self, workspace: str, session_id: str, *, may_be_new: bool = False
+        self, workspace: str, session_id: str, *, may_be_new: bool = False, to_append: bool = False
     ) -> SessionServer:
         """Return the session's server, activating it from the archive if needed.
 
         What is assigned to the session's state is durable then: whatever is told of it, also by refusing,
         stays true. `may_be_new` expects that there is none: many can be told so by one query, at the price
-        of a second one for each that is there.
+        of a second one for each that is there. `to_append` sees to it that the session knows its `client_id`s:
+        those who only read do not wait for them.
 
         Raises:
             SessionNotFoundError: no checkpoint has passed since nobody else could have created it.
@@ -201,15 +205,19 @@ class Node:
             server = self.active.get(key)
             if server is not None:
                 server.touched = self.sweeps
-                if self.is_durable(server.info_lsn_end):
-                    server.session.check_not_deleted()
+                if not self.is_durable(server.info_lsn_end):
+                    await self.log.wait_durable(server.info_lsn_end)
+                    continue
+                server.session.check_not_deleted()
+                if not to_append or server.session.window is not None:
                     return server
-                await self.log.wait_durable(server.info_lsn_end)
-                continue
-            activation = self._activating.get(key)
-            if activation is None:
-                return await self._activate(key, may_be_new=may_be_new)
-            await activation.wait()
+                await self.remembering.remember(server.session)
+            elif (activation := self._activating.get(key)) is not None:
+                await activation.wait()
+            else:
+                server = await self._activate(key, may_be_new=may_be_new)
+                if not to_append:
+                    return server
 
     async def _activate(self, key: tuple[str, str], *, may_be_new: bool) -> SessionServer:
         workspace, session_id = key
@@ -217,20 +225,32 @@ class Node:
         try:
             snapshot = None
             if not may_be_new or await self._existence.check(key):
-                snapshot = await self._read_session(workspace, session_id)
+                # Its last message tells the head.
+                snapshot = await self._read_session(workspace, session_id, 1)
             if snapshot is None:
                 raise SessionNotFoundError(f"no session {session_id}", session=session_id)
             session = Session(workspace, decode_session(snapshot.record.body))
             session.check_not_deleted()
             session.restore(snapshot)
-            return self.adopt(session)
+            server = self.adopt(session)
+            self.remembering.remember_soon(session)
+            return server
         finally:
             del self._activating[key]
             activation.set()
 
-    async def _read_session(self, workspace: str, session_id: str) -> SessionSnapshot | None:
+    async def _read_recent(self, session: Session) -> list[Recent]:
+        snapshot = await self._read_session(
+            session.workspace, session.info.session, DEDUPLICATION_LOADED
+        )
+        assert snapshot is not None
+        return snapshot.recent
+
+    async def _read_session(
+        self, workspace: str, session_id: str, recent: int
+    ) -> SessionSnapshot | None:
         return await self._query_as_flushed(
-            self.archive.read_session, workspace, session_id, DEDUPLICATION_LOADED
+            self.archive.read_session, workspace, session_id, recent
         )
 
     async def _find_sessions(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:

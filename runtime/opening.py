@@ -53,6 +53,7 @@ async def open_node(
             trio.open_nursery() as node.nursery,
         ):
             node.nursery.start_soon(node.sweep)
+            node.nursery.start_soon(node.remembering.run)
             try:
                 yield node
             finally:

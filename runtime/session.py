@@ -7,6 +7,8 @@ Invariants: `next_seq` grows by one for each message; the window holds every `cl
 its message has a seq; the read cursor of a user never goes back.
 """
 
+from collections.abc import Iterable
+
 from runtime.codec import SessionInfo, encode_message, encode_read, message_prefix
 from runtime.deduplication import Accepted, DeduplicationWindow
 from runtime.errors import (
@@ -17,7 +19,7 @@ from runtime.errors import (
     SessionDeletedError,
 )
 from runtime.identifiers import Stamper
-from storage import MessageRecord, ReadRecord, SessionSnapshot
+from storage import MessageRecord, ReadRecord, Recent, SessionSnapshot
 
 
 class Session:
@@ -29,7 +31,8 @@ class Session:
         self.workspace = workspace
         self.info = info
         self.next_seq = 1
-        self.window = DeduplicationWindow()
+        self.window: DeduplicationWindow | None = None
+        """None until `remember`, for a session that the archive described: nothing may be appended before."""
         self.reads: dict[str, int] = {}
         self._prefix = message_prefix(info.session)
 
@@ -37,8 +40,13 @@ class Session:
         """Take over what the archive holds; it must hold all that was ever assigned."""
         self.next_seq = snapshot.head_seq + 1
         self.reads.update(snapshot.reads)
-        for sender, client_id, seq, message_id, digest in snapshot.recent:
-            self.window.add(sender, client_id, seq, message_id, digest)
+
+    def remember(self, recent: Iterable[Recent]) -> None:
+        """Take over the `client_id`s of the last messages, ascending by seq; none of a new session."""
+        assert self.window is None
+        self.window = window = DeduplicationWindow()
+        for sender, client_id, seq, message_id, digest in recent:
+            window.add(sender, client_id, seq, message_id, digest)
 
     def find_resend(self, sender: str, client_id: str, digest: int) -> Accepted | None:
         """Return what was accepted under this `client_id` before, or None if it is new.
@@ -46,6 +54,7 @@ class Session:
         Raises:
             ClientIdReusedError: it was used for other content.
         """
+        assert self.window is not None
         accepted = self.window.find(sender, client_id)
         if accepted is not None and accepted.digest != digest:
             raise ClientIdReusedError(
@@ -86,11 +95,13 @@ class Session:
 
         From here on it must be logged: every refusal comes before.
         """
+        window = self.window
+        assert window is not None
         seq = self.next_seq
         message_id = stamper.next_id()
         self.next_seq = seq + 1
         if client_id is not None:
-            self.window.add(sender, client_id, seq, message_id, digest)
+            window.add(sender, client_id, seq, message_id, digest)
         body = encode_message(self._prefix, seq, message_id, sender, client_id, payload, stamper.at)
         return MessageRecord(
             self.workspace,

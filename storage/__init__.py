@@ -34,7 +34,7 @@ from storage.errors import (
 )
 from storage.flusher import Flusher, FlushOptions, FlushTarget, FlushThread
 from storage.flushprocess import FlushProcess, open_flush_process
-from storage.history import SessionSnapshot
+from storage.history import Recent, SessionSnapshot
 from storage.inspection import Damage, DumpedFrame, Lost, Repair, Report
 from storage.inspection import check_start as check_log
 from storage.inspection import dump as dump_log
@@ -89,6 +89,7 @@ __all__ = [
     "Ownership",
     "ReadRecord",
     "RealDirectory",
+    "Recent",
     "Record",
     "RecordType",
     "Repair",

@@ -7,13 +7,17 @@ import typer
 
 from bench.commands.options import DIRECTORY, EXIT_BROKEN, Directory
 from bench.commands.stored import EXIT_USAGE
-from bench.tour import SHORT, THOROUGH, run_tour
+from bench.tour import LONG, SHORT, THOROUGH, run_tour
 
 
 def tour(
     *,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="What the documentation shows: over an hour.")
+        bool, typer.Option("--thorough", help="What the documentation shows: most of an hour.")
+    ] = False,
+    long: Annotated[
+        bool,
+        typer.Option("--long", help="What may grow with messages, sessions, time: two hours."),
     ] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Only the stop with this name; may be repeated.")
@@ -24,7 +28,7 @@ def tour(
     directory: Directory = DIRECTORY,
 ) -> None:
     """Run several scenarios one after the other, and print the command of each."""
-    stops = THOROUGH if thorough else SHORT
+    stops = (*(THOROUGH if thorough else ()), *(LONG if long else ())) or SHORT
     names = [stop.name for stop in stops]
     if unknown := set(only or ()) - set(names):
         typer.echo(

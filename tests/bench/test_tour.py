@@ -7,10 +7,10 @@ from typer.testing import CliRunner
 from bench import tour
 from bench.program import app
 from bench.report import read_report
-from bench.tour import SHORT, THOROUGH, Stop, run_tour
+from bench.tour import LONG, SHORT, THOROUGH, Stop, run_tour
 
 
-@pytest.mark.parametrize("stop", [*SHORT, *THOROUGH], ids=lambda stop: stop.arguments)
+@pytest.mark.parametrize("stop", [*SHORT, *THOROUGH, *LONG], ids=lambda stop: stop.arguments)
 def test_every_stop_is_a_command_with_options_that_it_has(stop: Stop) -> None:
     """`--help` at the end is answered only when everything before it was understood."""
     result = CliRunner().invoke(app, [*shlex.split(stop.arguments), "--json", "x", "--help"])
@@ -43,3 +43,21 @@ def test_an_unknown_stop_is_refused_with_the_names_of_those_there_are() -> None:
     result = CliRunner().invoke(app, ["tour", "--only", "nowhere"])
     assert result.exit_code == 2
     assert "append-64x1" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ([], SHORT),
+        (["--thorough"], THOROUGH),
+        (["--long"], LONG),
+        (["--thorough", "--long"], THOROUGH + LONG),
+    ],
+)
+def test_a_tour_is_as_long_as_it_is_asked_to_be(
+    options: list[str], first: tuple[Stop, ...]
+) -> None:
+    result = CliRunner().invoke(app, ["tour", *options, "--only", "nowhere"])
+    assert result.output.split("there are ")[1].strip().replace("\n", " ").split(", ") == [
+        stop.name for stop in first
+    ]

@@ -241,6 +241,36 @@ async def test_what_follows_the_frame_for_which_a_client_is_cut_is_not_done(
         assert (await server.node.open("default", "s")).session.next_seq == 1
 
 
+async def test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised(
+    open_pump: OpenPump,
+) -> None:
+    async with open_pump() as server, open_socket(server.port) as client:
+        await client.ask(type="join", ref="j", session="s", create={})
+        first = await client.ask(type="send", ref=1, session="s", client_id="c1", content=1)
+        await client.ask(type="leave", ref="l", session="s")
+        await server.node.flusher.flush_all()
+        server.node.active.clear()
+        await client.send(type="join", ref="j", session="s")
+        for ref, client_id in enumerate(("c1", "c2", "c1"), 1):
+            content = int(client_id[1:])
+            await client.send(
+                type="send", ref=ref, session="s", client_id=client_id, content=content
+            )
+        answers = [await client.receive() for _ in range(5)]
+        acks = [answer for answer in answers if answer["type"] == "ack"]
+        assert [answers[0]["type"], len(acks)] == ["joined", 3]
+        seqs = [(ack["ref"], ack["seq"], ack["duplicate"]) for ack in acks]
+        assert sorted(seqs) == [(1, 1, True), (2, 2, False), (3, 1, True)]
+        assert acks[0]["id"] == first["id"]
+        await client.ask(type="leave", ref="l", session="s")
+        await server.node.flusher.flush_all()
+        server.node.active.clear()
+        # Behind the answer to the join too, when the session is there and may not know its client_ids yet.
+        await client.ask(type="join", ref="j", session="s")
+        again = await client.ask(type="send", ref=1, session="s", client_id="c1", content=1)
+        assert (again["seq"], again["duplicate"]) == (1, True)
+
+
 async def test_messages_carry_the_time_at_which_they_came(open_pump: OpenPump) -> None:
     async with open_pump() as server, open_socket(server.port) as client:
         await client.ask(type="join", ref="j", session="s", create={})

@@ -88,6 +88,17 @@ async def test_a_resend_gets_the_first_answer_and_other_content_is_refused(
     assert (await http.post(MESSAGES, body | {"sender": "v"})).status == 201
 
 
+async def test_a_resend_to_a_session_at_rest_gets_the_first_answer(
+    edge: OnePort, http: HttpClient
+) -> None:
+    body = {"sender": "u", "client_id": "c-1", "content": "hi"}
+    first = await http.post(MESSAGES, body)
+    await edge.node.flusher.flush_all()
+    edge.node.active.clear()
+    again = await http.post(MESSAGES, body)
+    assert (again.status, again.json()) == (200, first.json() | {"duplicate": True})
+
+
 async def test_expected_seq_guards_against_races(http: HttpClient) -> None:
     body = {"sender": "u", "content": "hi", "expected_seq": 0}
     assert (await http.post(MESSAGES, body)).status == 201

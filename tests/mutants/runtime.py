@@ -4,6 +4,7 @@ from tests.mutants.mutant import Edit, Mutant, mutant
 
 SESSION = "tests/runtime/test_session.py::"
 NODE = "tests/runtime/test_node.py::"
+RESENDS = "tests/runtime/test_resends.py::"
 TAIL = "tests/runtime/test_tail.py::"
 DEDUPLICATION = "tests/runtime/test_deduplication.py::"
 IDENTIFIERS = "tests/runtime/test_identifiers.py::"
@@ -14,7 +15,7 @@ RUNTIME_MUTANTS = (
         (
             Edit(
                 "runtime/session.py",
-                "            self.window.add(sender, client_id, seq, message_id, digest)\n"
+                "            window.add(sender, client_id, seq, message_id, digest)\n"
                 "        body = ",
                 "            pass\n        body = ",
             ),
@@ -30,7 +31,7 @@ RUNTIME_MUTANTS = (
             ),
         ),
         (
-            NODE + "test_two_sends_of_one_message_in_one_batch_are_stored_once",
+            RESENDS + "test_two_sends_of_one_message_in_one_batch_are_stored_once",
             SESSION + "test_a_client_id_is_known_from_the_moment_its_message_has_a_seq",
         ),
     ),
@@ -44,10 +45,10 @@ RUNTIME_MUTANTS = (
     mutant(
         "client_ids are not loaded with their session",
         "runtime/session.py",
-        "        for sender, client_id, seq, message_id, digest in snapshot.recent:",
-        "        for sender, client_id, seq, message_id, digest in snapshot.recent[:0]:",
-        NODE + "test_a_resend_gets_the_original_answer_after_a_restart",
-        NODE + "test_a_resend_gets_the_original_answer_after_deactivation",
+        "        for sender, client_id, seq, message_id, digest in recent:",
+        "        for sender, client_id, seq, message_id, digest in tuple(recent)[:0]:",
+        RESENDS + "test_a_resend_gets_the_original_answer_after_a_restart",
+        RESENDS + "test_a_resend_gets_the_original_answer_after_deactivation",
     ),
     mutant(
         "a client_id is forgotten with a thousand others",
@@ -88,11 +89,46 @@ RUNTIME_MUTANTS = (
         (DEDUPLICATION + "test_a_key_is_found_under_its_own_sender_only",),
     ),
     mutant(
+        "a session that is read learns its client_ids only when somebody sends",
+        "runtime/node.py",
+        "            self.remembering.remember_soon(session)\n",
+        "            pass\n",
+        RESENDS + "test_a_session_that_is_read_knows_its_client_ids_soon_after",
+    ),
+    mutant(
+        "two sends to one session load its client_ids twice",
+        "runtime/remembering.py",
+        "        if loading is not None:",
+        "        if loading is not None and False:",
+        "tests/runtime/test_remembering.py::test_all_who_wait_for_one_session_wait_for_one_read",
+    ),
+    mutant(
+        "a send goes before the client_ids of a session that was only read",
+        "edge/client.py",
+        "server.session.window is not None or type(request) is not Send",
+        "server.session.window is not None or True",
+        "tests/edge/test_client.py::test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised",
+    ),
+    mutant(
+        "a queued send goes before the client_ids of its session",
+        "edge/client.py",
+        "        to_append = type(request) is Send\n",
+        "        to_append = False\n",
+        "tests/edge/test_client.py::test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised",
+    ),
+    mutant(
+        "a POST goes before the client_ids of its session",
+        "edge/http_messages.py",
+        "to_append=True)",
+        "to_append=False)",
+        "tests/edge/test_http_messages.py::test_a_resend_to_a_session_at_rest_gets_the_first_answer",
+    ),
+    mutant(
         "a resend of a pending message is answered at once",
         "runtime/server.py",
         "        if accepted.seq <= self.durable_seq:",
         "        if accepted.seq:",
-        NODE + "test_a_resend_of_a_pending_message_is_not_answered_before_it_is_durable",
+        RESENDS + "test_a_resend_of_a_pending_message_is_not_answered_before_it_is_durable",
     ),
     mutant(
         "a conflict with what is not durable is answered at once",
@@ -111,8 +147,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "a change of a session that is not durable is told",
         "runtime/node.py",
-        "                if self.is_durable(server.info_lsn_end):\n                    server.session",
-        "                if True:\n                    server.session",
+        "                if not self.is_durable(server.info_lsn_end):\n                    await",
+        "                if False:\n                    await",
         "tests/edge/test_undurable.py::test_an_erasure_is_told_to_nobody_before_it_is_durable",
     ),
     mutant(
@@ -303,7 +339,7 @@ RUNTIME_MUTANTS = (
         "runtime/node.py",
         "DEDUPLICATION_LOADED = 1_000",
         "DEDUPLICATION_LOADED = 999",
-        NODE + "test_the_last_thousand_client_ids_are_known_after_deactivation",
+        RESENDS + "test_the_last_thousand_client_ids_are_known_after_deactivation",
     ),
     mutant(
         "the high part of an id's counter is not carried into",

@@ -24,7 +24,7 @@ from runtime import (
 )
 from storage import Archive, ArchiveUnavailableError, open_archive
 from tests.runtime.conftest import SMALL_LOG, OpenNode
-from tests.runtime.test_node import W, deactivate, make, send
+from tests.runtime.steps import W, deactivate, make, send
 
 
 async def test_creating_again_with_the_same_body_returns_what_exists(

@@ -9,9 +9,7 @@ import trio
 from runtime import (
     AheadOfLogError,
     BackpressureError,
-    ClientIdReusedError,
     ConflictError,
-    Node,
     SessionArchivedError,
     SessionNotFoundError,
     SessionServer,
@@ -26,45 +24,8 @@ from runtime.identifiers import IDENTIFIER_LENGTH_MAX, KIND_LENGTH_MAX
 from storage import ArchiveUnavailableError, FlushOptions, RealDirectory, highest_epoch
 from storage.record import RECORD_LENGTH_BYTES
 from tests.runtime.conftest import OpenNode
+from tests.runtime.steps import W, deactivate, flush, make, replay, send
 from tests.storage.sql import run_sql
-
-W = "default"
-
-
-async def make(node: Node, session: str = "s1") -> SessionServer:
-    await node.catalog.create(W, session, user_id="alice")
-    return await node.open(W, session)
-
-
-def send(
-    server: SessionServer, client_id: str | None, content: bytes = b"1", expected: int | None = None
-) -> WaitingReply:
-    reply = WaitingReply()
-    server.append("alice", client_id, "text", content, b"{}", expected, reply, None)
-    return reply
-
-
-async def replay(node: Node, session: str = "s1") -> list[tuple[int, object]]:
-    server = await node.open(W, session)
-    bodies: list[bytes] = []
-    has_more = True
-    while has_more:
-        # A page ends where a flush overtook it.
-        page = await read_after(server, len(bodies), 1_000)
-        bodies += page.bodies
-        has_more = page.has_more
-    return [(m["seq"], m["content"]) for m in map(json.loads, bodies)]
-
-
-async def flush(node: Node) -> None:
-    await node.log.sync()
-    await node.flusher.flush_all()
-
-
-async def deactivate(node: Node) -> None:
-    await flush(node)
-    assert all(server.is_idle(node.sweeps + 1) for server in node.active.values())
-    node.active.clear()
 
 
 async def test_what_is_acknowledged_is_replayed_after_a_restart(open_test_node: OpenNode) -> None:
@@ -76,45 +37,6 @@ async def test_what_is_acknowledged_is_replayed_after_a_restart(open_test_node: 
         assert await replay(node) == [(n + 1, n) for n in range(20)]
 
 
-async def test_a_resend_gets_the_original_answer_after_a_restart(open_test_node: OpenNode) -> None:
-    async with open_test_node() as node:
-        server = await make(node)
-        first = await node.append(server, sender="alice", client_id="c1", content=b"1")
-    async with open_test_node() as node:
-        server = await node.open(W, "s1")
-        again = await node.append(server, sender="alice", client_id="c1", content=b"1")
-        assert (again.seq, again.id, again.duplicate) == (first.seq, first.id, True)
-        with pytest.raises(ClientIdReusedError):
-            await node.append(server, sender="alice", client_id="c1", content=b"2")
-        assert await replay(node) == [(1, 1)]
-
-
-async def test_a_resend_gets_the_original_answer_after_deactivation(
-    open_test_node: OpenNode,
-) -> None:
-    async with open_test_node() as node:
-        server = await make(node)
-        await node.append(server, sender="alice", client_id="c1", content=b"1")
-        await deactivate(node)
-        server = await node.open(W, "s1")
-        assert server.durable_seq == 1
-        assert (await node.append(server, sender="alice", client_id="c1", content=b"1")).duplicate
-
-
-async def test_the_last_thousand_client_ids_are_known_after_deactivation(
-    open_test_node: OpenNode,
-) -> None:
-    async with open_test_node() as node:
-        server = await make(node)
-        for reply in [send(server, f"c{n}") for n in range(1_000)]:
-            await reply.wait_ack()
-        await deactivate(node)
-        server = await node.open(W, "s1")
-        for n in (0, 1, 999):
-            ack = await send(server, f"c{n}").wait_ack()
-            assert (ack.seq, ack.duplicate) == (n + 1, True)
-
-
 async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_above_all_of_the_log(
     open_test_node: OpenNode, tmp_path: Path
 ) -> None:
@@ -124,13 +46,13 @@ async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_abov
     older = (tmp_path / "archive.db").read_bytes()
     for n in (2, 3):
         async with open_test_node() as node:
-            server = await node.open(W, "s1")
+            server = await node.open(W, "s1", to_append=True)
             await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
             await flush(node)
     (tmp_path / "archive.db").write_bytes(older)
     async with open_test_node() as node:
         assert await replay(node) == [(1, 1), (2, 2), (3, 3)]
-        server = await node.open(W, "s1")
+        server = await node.open(W, "s1", to_append=True)
         assert (await node.append(server, sender="alice", client_id="c3", content=b"3")).seq == 3
         with RealDirectory(tmp_path / "log", read_only=True) as directory:
             assert highest_epoch(directory) == 4
@@ -162,44 +84,11 @@ async def test_no_session_is_activated_from_an_archive_that_went_back(
                 with suppress(ArchiveUnavailableError):
                     await node.open(W, "s1")
         for session in ("s1", "s2"):
-            server = await node.open(W, session)
+            server = await node.open(W, session, to_append=True)
             again = await node.append(server, sender="alice", client_id="c4", content=b"4")
             assert (again.seq, again.duplicate) == (4, True)
             assert (await node.append(server, sender="alice", content=b"6")).seq == 6
             assert await replay(node, session) == [(n, n) for n in range(1, 7)]
-
-
-async def test_two_sends_of_one_message_in_one_batch_are_stored_once(
-    open_test_node: OpenNode,
-) -> None:
-    async with open_test_node() as node:
-        server = await make(node)
-        first, second = send(server, "c1"), send(server, "c1")
-        ack, again = await first.wait_ack(), await second.wait_ack()
-        assert (ack.duplicate, again.duplicate) == (False, True)
-        assert ack.seq == again.seq == 1
-        assert await replay(node) == [(1, 1)]
-
-
-async def test_a_resend_of_a_pending_message_is_not_answered_before_it_is_durable(
-    open_test_node: OpenNode,
-) -> None:
-    async with open_test_node() as node:
-        server = await make(node)
-        await node.log.sync()
-        answered: list[int] = []
-
-        class Watch(WaitingReply):
-            def acked(self, *args: object, **kwargs: object) -> None:
-                answered.append(server.durable_seq)
-                super().acked(*args, **kwargs)  # type: ignore[arg-type]
-
-        first, second = Watch(), Watch()
-        for reply in (first, second):
-            server.append("alice", "c1", "text", b"1", b"{}", None, reply, None)
-        assert answered == []
-        await second.wait_ack()
-        assert answered == [1, 1]
 
 
 async def test_a_conflict_is_answered_only_once_its_reason_is_durable(

@@ -315,7 +315,7 @@ class Promise(RuleBasedStateMachine):
         return await self.life.node.catalog.create(W, session, user_id="alice")
 
     async def _send(self, session: str, client_id: str, times: int = 1) -> None:
-        server = await self.life.node.open(W, session)
+        server = await self.life.node.open(W, session, to_append=True)
         self.life.node.tick()
         promises = self.promises[session]
         content = promises.sent[client_id]

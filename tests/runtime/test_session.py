@@ -28,6 +28,12 @@ def info(state: str = "active") -> SessionInfo:
     )
 
 
+def new_session(state: str = "active") -> Session:
+    session = Session("default", info(state))
+    session.remember(())
+    return session
+
+
 def assign(session: Session, client_id: str | None, content: bytes = b"1") -> MessageRecord:
     payload = encode_payload("text", content, b"{}")
     stamper = Stamper()
@@ -37,7 +43,7 @@ def assign(session: Session, client_id: str | None, content: bytes = b"1") -> Me
 
 @given(st.lists(st.integers(0, 5)))
 def test_seqs_count_from_one_without_gaps_and_resends_add_none(client_ids: list[int]) -> None:
-    session = Session("default", info())
+    session = new_session()
     seqs: dict[str, int] = {}
     digest = digest_of(encode_payload("text", b"1", b"{}"))
     for number in client_ids:
@@ -51,7 +57,7 @@ def test_seqs_count_from_one_without_gaps_and_resends_add_none(client_ids: list[
 
 
 def test_a_client_id_is_known_from_the_moment_its_message_has_a_seq() -> None:
-    session = Session("default", info())
+    session = new_session()
     record = assign(session, "c1")
     found = session.find_resend("alice", "c1", record.digest)
     assert found is not None
@@ -59,7 +65,7 @@ def test_a_client_id_is_known_from_the_moment_its_message_has_a_seq() -> None:
 
 
 def test_a_reused_client_id_is_refused() -> None:
-    session = Session("default", info())
+    session = new_session()
     record = assign(session, "c1")
     with pytest.raises(ClientIdReusedError) as refused:
         session.find_resend("alice", "c1", record.digest + 1)
@@ -67,7 +73,7 @@ def test_a_reused_client_id_is_refused() -> None:
 
 
 def test_expected_seq_is_the_head_that_the_sender_saw() -> None:
-    session = Session("default", info())
+    session = new_session()
     session.check_append(0)
     assign(session, None)
     session.check_append(1)
@@ -84,7 +90,7 @@ def test_archived_and_deleted_sessions_take_no_messages() -> None:
 
 
 def test_a_read_cursor_that_moves_is_a_record() -> None:
-    session = Session("default", info())
+    session = new_session()
     stamper = Stamper()
     stamper.tick(1_000)
     record = session.move_read_cursor("alice", 2, stamper)

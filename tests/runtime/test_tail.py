@@ -20,7 +20,7 @@ from runtime import (
 from runtime.tail import PAGE_BYTES_MAX
 from storage import ArchiveUnavailableError, FlushOptions
 from tests.runtime.conftest import OpenNode
-from tests.runtime.test_node import W, flush, make, send
+from tests.runtime.steps import W, flush, make, send
 from tests.storage.sql import run_sql
 
 
