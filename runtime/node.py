@@ -232,9 +232,7 @@ class Node:
             session = Session(workspace, decode_session(snapshot.record.body))
             session.check_not_deleted()
             session.restore(snapshot)
-            server = self.adopt(session)
-            self.remembering.remember_soon(session)
-            return server
+            return self.adopt(session)
         finally:
             del self._activating[key]
             activation.set()

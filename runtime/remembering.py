@@ -1,15 +1,16 @@
 """When a session learns which `client_id`s it has seen: before the first send, and not before the first read.
 
 They are a thousand rows of the archive, and who only reads does not need them: so a session is activated without
-them. Soon after that they are loaded, one session at a time, so that it takes messages also when the archive
-is away by then. A send that comes earlier waits for its session's own.
+them. For one that is followed they are loaded soon after, one session at a time, so that it takes messages also when
+the archive is away by then. A send that comes earlier waits for its session's own.
 
 They are all in the archive: without them nothing was appended since the session was activated.
 """
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from typing import Any, Protocol
 
 import trio
 
@@ -17,7 +18,18 @@ from runtime.session import Session
 from storage import ArchiveUnavailableError, Recent
 
 SOON_SECONDS = 0.1
-"""What a session was activated for, such as the first page of a replay, goes before."""
+"""What a session was joined for, such as the first page of a replay, goes before; who leaves by then had enough."""
+
+
+class Followed(Protocol):
+    """What is known of an active session: `SessionServer`."""
+
+    session: Session
+
+    @property
+    def tails(self) -> Collection[Any]:
+        """Who follows it."""
+        ...
 
 
 class Remembering:
@@ -26,12 +38,12 @@ class Remembering:
     def __init__(self, read: Callable[[Session], Awaitable[Sequence[Recent]]]) -> None:
         self._read = read
         self._loading: dict[Session, trio.Event] = {}
-        self._activated: deque[tuple[float, Session]] = deque()
+        self._joined: deque[tuple[float, Followed]] = deque()
         self._wake = trio.Event()
 
-    def remember_soon(self, session: Session) -> None:
-        """Load them when the session was active for `SOON_SECONDS`."""
-        self._activated.append((trio.current_time(), session))
+    def remember_soon(self, server: Followed) -> None:
+        """Load them if the session is still followed after `SOON_SECONDS`."""
+        self._joined.append((trio.current_time(), server))
         self._wake.set()
 
     async def remember(self, session: Session) -> None:
@@ -56,11 +68,12 @@ class Remembering:
     async def run(self) -> None:
         """Load what was asked for, for ever."""
         while True:
-            while self._activated:
-                activated_at, session = self._activated.popleft()
-                await trio.sleep_until(activated_at + SOON_SECONDS)
-                # Whoever sends to it asks again, and is told.
-                with suppress(ArchiveUnavailableError):
-                    await self.remember(session)
+            while self._joined:
+                joined_at, server = self._joined.popleft()
+                await trio.sleep_until(joined_at + SOON_SECONDS)
+                if server.tails:
+                    # Whoever sends to it asks again, and is told.
+                    with suppress(ArchiveUnavailableError):
+                        await self.remember(server.session)
             self._wake = trio.Event()
             await self._wake.wait()

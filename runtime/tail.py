@@ -68,6 +68,8 @@ class Tail:
         self.next_seq = after_seq + 1
         self.closed = False
         server.tails.add(self)
+        if server.session.window is None:
+            server.node.remembering.remember_soon(server)
         server.node.tails += 1
 
     def start(self) -> None:

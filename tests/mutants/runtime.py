@@ -89,11 +89,11 @@ RUNTIME_MUTANTS = (
         (DEDUPLICATION + "test_a_key_is_found_under_its_own_sender_only",),
     ),
     mutant(
-        "a session that is read learns its client_ids only when somebody sends",
-        "runtime/node.py",
-        "            self.remembering.remember_soon(session)\n",
+        "a session that is followed learns its client_ids only when somebody sends",
+        "runtime/tail.py",
+        "            server.node.remembering.remember_soon(server)\n",
         "            pass\n",
-        RESENDS + "test_a_session_that_is_read_knows_its_client_ids_soon_after",
+        RESENDS + "test_a_session_that_is_followed_knows_its_client_ids_soon_after",
     ),
     mutant(
         "two sends to one session load its client_ids twice",

@@ -1,5 +1,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import trio
@@ -58,6 +60,14 @@ class Remembered:
                 self.answers.append("away")
             else:
                 self.answers.append("done")
+
+
+@dataclass(eq=False)
+class Followed:
+    """An active session, and who follows it."""
+
+    session: Session
+    tails: set[Any]
 
 
 @asynccontextmanager
@@ -129,13 +139,11 @@ async def test_a_sender_that_leaves_takes_nobody_with_it(mock_clock: MockClock) 
         assert knows(session)
 
 
-async def test_what_was_activated_remembers_soon_one_after_the_other(
-    mock_clock: MockClock,
-) -> None:
+async def test_what_is_followed_remembers_soon_one_after_the_other(mock_clock: MockClock) -> None:
     archive, sessions = HeldArchive(), [activated(f"s{n}") for n in range(3)]
     async with open_remembering(archive) as remembered:
         for session in sessions:
-            remembered.remembering.remember_soon(session)
+            remembered.remembering.remember_soon(Followed(session, {1}))
         mock_clock.jump(SOON_SECONDS / 2)
         await wait_all_tasks_blocked()
         assert archive.reads == []
@@ -148,17 +156,29 @@ async def test_what_was_activated_remembers_soon_one_after_the_other(
         await archive.release(2)
         assert [knows(session) for session in sessions] == [True, False, True]
         late = activated("late")
-        remembered.remembering.remember_soon(late)
+        remembered.remembering.remember_soon(Followed(late, {1}))
         mock_clock.jump(2 * SOON_SECONDS)
         await wait_all_tasks_blocked()
         await archive.release(3)
         assert knows(late)
 
 
+async def test_what_nobody_follows_any_more_is_left_alone(mock_clock: MockClock) -> None:
+    archive = HeldArchive()
+    left, followed = Followed(activated("left"), {1}), Followed(activated("followed"), {1})
+    async with open_remembering(archive) as remembered:
+        remembered.remembering.remember_soon(left)
+        remembered.remembering.remember_soon(followed)
+        left.tails.clear()
+        mock_clock.jump(2 * SOON_SECONDS)
+        await wait_all_tasks_blocked()
+        assert archive.reads == [followed.session]
+
+
 async def test_what_a_send_has_loaded_is_not_loaded_again(mock_clock: MockClock) -> None:
     archive, session = HeldArchive(), activated()
     async with open_remembering(archive) as remembered:
-        remembered.remembering.remember_soon(session)
+        remembered.remembering.remember_soon(Followed(session, {1}))
         await remembered.ask(session)
         await archive.release(0)
         mock_clock.jump(2 * SOON_SECONDS)
@@ -170,7 +190,7 @@ async def test_a_bug_in_the_background_is_not_passed_over(mock_clock: MockClock)
     archive = HeldArchive()
     with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError)):
         async with open_remembering(archive) as remembered:
-            remembered.remembering.remember_soon(activated())
+            remembered.remembering.remember_soon(Followed(activated(), {1}))
             mock_clock.jump(2 * SOON_SECONDS)
             await wait_all_tasks_blocked()
             await archive.release(0, ZeroDivisionError())

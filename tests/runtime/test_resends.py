@@ -3,9 +3,28 @@
 import pytest
 import trio
 
-from runtime import ClientIdReusedError, WaitingReply
+from runtime import ClientIdReusedError, SessionError, Tail, WaitingReply
 from tests.runtime.conftest import OpenNode
 from tests.runtime.steps import W, deactivate, make, remembers, replay, send
+
+
+class Idle:
+    """A reader that nothing comes for."""
+
+    def deliver(self, tail: Tail, body: bytes) -> bool:
+        return True
+
+    def page_delivered(self) -> None:
+        raise AssertionError
+
+    async def wait_room(self) -> bool:
+        return True
+
+    def failed(self, tail: Tail, error: Exception) -> None:
+        raise error
+
+    def ended(self, tail: Tail, error: SessionError) -> None:
+        raise error
 
 
 async def test_a_resend_gets_the_original_answer_after_a_restart(open_test_node: OpenNode) -> None:
@@ -47,7 +66,7 @@ async def test_the_last_thousand_client_ids_are_known_after_deactivation(
             assert (ack.seq, ack.duplicate) == (n + 1, True)
 
 
-async def test_a_session_that_is_read_knows_its_client_ids_soon_after(
+async def test_a_session_that_is_followed_knows_its_client_ids_soon_after(
     open_test_node: OpenNode,
 ) -> None:
     async with open_test_node() as node:
@@ -55,6 +74,7 @@ async def test_a_session_that_is_read_knows_its_client_ids_soon_after(
         first = await node.append(server, sender="alice", client_id="c1", content=b"1")
         await deactivate(node)
         server = await node.open(W, "s1")
+        Tail(server, Idle(), 1).start()
         assert not remembers(server)
         with trio.fail_after(5):
             while not remembers(server):
