@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import trio
 
 from runtime.session import Session
-from storage import ArchiveUnavailableError, Recent
+from storage import Recent
 
 SOON_SECONDS = 0.1
 """What a session was joined for, such as the first page of a replay, goes before; who leaves by then had enough."""
@@ -50,7 +50,7 @@ class Remembering:
         """Load them now, if nobody did; return when that is done, or has failed for somebody else.
 
         Raises:
-            ArchiveUnavailableError: from here.
+        ArchiveUnavailableError: from here, as anything else that the archive raises.
         """
         if session.window is not None:
             return
@@ -72,8 +72,9 @@ class Remembering:
                 joined_at, server = self._joined.popleft()
                 await trio.sleep_until(joined_at + SOON_SECONDS)
                 if server.tails:
-                    # Whoever sends to it asks again, and is told.
-                    with suppress(ArchiveUnavailableError):
+                    # Nobody asked yet. Whoever sends meets the same error again, and is told: whether the archive
+                    # is away, or this one session's rows cannot be read.
+                    with suppress(Exception):
                         await self.remember(server.session)
             self._wake = trio.Event()
             await self._wake.wait()

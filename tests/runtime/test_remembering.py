@@ -186,11 +186,21 @@ async def test_what_a_send_has_loaded_is_not_loaded_again(mock_clock: MockClock)
         assert archive.reads == [session]
 
 
-async def test_a_bug_in_the_background_is_not_passed_over(mock_clock: MockClock) -> None:
-    archive = HeldArchive()
+async def test_rows_that_cannot_be_read_end_nobody_else_and_are_told_to_who_sends(
+    mock_clock: MockClock,
+) -> None:
+    archive, damaged, sound = HeldArchive(), activated("damaged"), activated("sound")
+    remembering = Remembering(archive.read)
     with pytest.RaisesGroup(pytest.RaisesExc(ZeroDivisionError)):
-        async with open_remembering(archive) as remembered:
-            remembered.remembering.remember_soon(Followed(activated(), {1}))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(remembering.run)
+            remembering.remember_soon(Followed(damaged, {1}))
+            remembering.remember_soon(Followed(sound, {1}))
             mock_clock.jump(2 * SOON_SECONDS)
             await wait_all_tasks_blocked()
             await archive.release(0, ZeroDivisionError())
+            await archive.release(1)
+            assert (knows(damaged), knows(sound)) == (False, True)
+            nursery.start_soon(remembering.remember, damaged)
+            await wait_all_tasks_blocked()
+            await archive.release(2, ZeroDivisionError())
