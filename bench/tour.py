@@ -62,7 +62,7 @@ LONG = (
     ),
     Stop(
         "growth-sqlite",
-        "append --connections 50 --in-flight 16 --sessions 20000 --messages 2000000 --seconds 600",
+        "append --connections 50 --in-flight 16 --sessions 20000 --messages 2000000 --seconds 1200",
     ),
     Stop("known", "idle --sessions 1000000"),
     Stop("hour", "flush --per-second 5000 --seconds 3600"),

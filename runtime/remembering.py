@@ -1,8 +1,8 @@
 """When a session learns which `client_id`s it has seen: before the first send, and not before the first read.
 
-They are a thousand rows of the archive, and who only reads does not need them: so a session is activated without
+They are a thousand rows of the archive, and who only reads does not need them: so a long session is activated without
 them. For one that is followed they are loaded soon after, one session at a time, so that it takes messages also when
-the archive is away by then. A send that comes earlier waits for its session's own.
+the archive is away later. A send that comes earlier waits for its session's own.
 
 They are all in the archive: without them nothing was appended since the session was activated.
 """
@@ -15,10 +15,14 @@ from typing import Any, Protocol
 import trio
 
 from runtime.session import Session
-from storage import Recent
+from storage import ArchiveUnavailableError, Recent
 
 SOON_SECONDS = 0.1
 """What a session was joined for, such as the first page of a replay, goes before; who leaves by then had enough."""
+
+
+RETRY_SECONDS = 1.0
+"""How often an archive that is away is asked again: by one session, while the others wait behind it."""
 
 
 class Followed(Protocol):
@@ -72,9 +76,15 @@ class Remembering:
                 joined_at, server = self._joined.popleft()
                 await trio.sleep_until(joined_at + SOON_SECONDS)
                 if server.tails:
-                    # Nobody asked yet. Whoever sends meets the same error again, and is told: whether the archive
-                    # is away, or this one session's rows cannot be read.
-                    with suppress(Exception):
-                        await self.remember(server.session)
+                    await self._try(server)
             self._wake = trio.Event()
             await self._wake.wait()
+
+    async def _try(self, server: Followed) -> None:
+        # Rows of one session that cannot be read end nothing here: whoever sends to it meets them, and is told.
+        with suppress(Exception):
+            try:
+                await self.remember(server.session)
+            except ArchiveUnavailableError:
+                await trio.sleep(RETRY_SECONDS)
+                self.remember_soon(server)

@@ -96,6 +96,21 @@ RUNTIME_MUTANTS = (
         RESENDS + "test_a_session_that_is_followed_knows_its_client_ids_soon_after",
     ),
     mutant(
+        "the last hundred client_ids are taken for all",
+        "runtime/node.py",
+        "            if snapshot.head_seq < DEDUPLICATION_AT_ONCE:",
+        "            if snapshot.head_seq < 10 * DEDUPLICATION_AT_ONCE:",
+        RESENDS + "test_a_short_session_knows_its_client_ids_as_it_is_opened",
+    ),
+    mutant(
+        "client_ids that an archive that is away could not give are not asked for again",
+        "runtime/remembering.py",
+        "                self.remember_soon(server)\n",
+        "                pass\n",
+        "tests/runtime/test_remembering.py"
+        "::test_an_archive_that_is_away_is_asked_again_while_a_session_is_followed",
+    ),
+    mutant(
         "two sends to one session load its client_ids twice",
         "runtime/remembering.py",
         "        if loading is not None:",

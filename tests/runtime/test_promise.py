@@ -417,6 +417,13 @@ def empty_archive() -> bytes:
         return path.read_bytes()
 
 
+@pytest.fixture(autouse=True)
+def load_client_ids_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of long sessions; what is joined loads them at once, beside all that follows."""
+    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
+    monkeypatch.setattr("runtime.remembering.SOON_SECONDS", 0.0)
+
+
 def test_any_interleaving_of_work_and_crashes_keeps_the_promise() -> None:
     run_state_machine_as_test(
         Promise, settings=settings(max_examples=25, stateful_step_count=25, deadline=None)

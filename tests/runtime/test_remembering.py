@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime.codec import make_session
-from runtime.remembering import SOON_SECONDS, Remembering
+from runtime.remembering import RETRY_SECONDS, SOON_SECONDS, Remembering
 from runtime.session import Session
 from storage import ArchiveUnavailableError, Recent
 
@@ -150,17 +150,36 @@ async def test_what_is_followed_remembers_soon_one_after_the_other(mock_clock: M
         mock_clock.jump(SOON_SECONDS)
         await wait_all_tasks_blocked()
         assert archive.reads == sessions[:1]
-        await archive.release(0)
-        assert archive.reads == sessions[:2]
-        await archive.release(1, ArchiveUnavailableError("told to", "look"))
-        await archive.release(2)
-        assert [knows(session) for session in sessions] == [True, False, True]
+        for number in range(3):
+            await archive.release(number)
+            assert archive.reads == sessions[: number + 2]
+        assert all(map(knows, sessions))
         late = activated("late")
         remembered.remembering.remember_soon(Followed(late, {1}))
         mock_clock.jump(2 * SOON_SECONDS)
         await wait_all_tasks_blocked()
         await archive.release(3)
         assert knows(late)
+
+
+async def test_an_archive_that_is_away_is_asked_again_while_a_session_is_followed(
+    mock_clock: MockClock,
+) -> None:
+    archive, session = HeldArchive(), activated()
+    async with open_remembering(archive) as remembered:
+        followed = Followed(session, {1})
+        remembered.remembering.remember_soon(followed)
+        for number in range(3):
+            mock_clock.jump(RETRY_SECONDS)
+            await wait_all_tasks_blocked()
+            mock_clock.jump(2 * SOON_SECONDS)
+            await wait_all_tasks_blocked()
+            assert len(archive.reads) == number + 1
+            if number < 2:
+                await archive.release(number, ArchiveUnavailableError("told to", "look"))
+                assert len(archive.reads) == number + 1
+        await archive.release(2)
+        assert knows(session)
 
 
 async def test_what_nobody_follows_any_more_is_left_alone(mock_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from runtime import ClientIdReusedError, SessionError, Tail, WaitingReply
+from runtime.node import DEDUPLICATION_AT_ONCE
 from tests.runtime.conftest import OpenNode
 from tests.runtime.steps import W, deactivate, make, remembers, replay, send
 
@@ -66,9 +67,27 @@ async def test_the_last_thousand_client_ids_are_known_after_deactivation(
             assert (ack.seq, ack.duplicate) == (n + 1, True)
 
 
-async def test_a_session_that_is_followed_knows_its_client_ids_soon_after(
-    open_test_node: OpenNode,
+@pytest.mark.parametrize("length", [0, 1, 99, 100, 101])
+async def test_a_short_session_knows_its_client_ids_as_it_is_opened(
+    open_test_node: OpenNode, length: int
 ) -> None:
+    async with open_test_node() as node:
+        server = await make(node)
+        for n in range(1, length + 1):
+            send(server, f"c{n}", b"%d" % n)
+        await deactivate(node)
+        server = await node.open(W, "s1")
+        assert remembers(server) is (length < DEDUPLICATION_AT_ONCE)
+        server = await node.open(W, "s1", to_append=True)
+        for n in range(1, length + 1):
+            again = await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
+            assert (again.seq, again.duplicate) == (n, True)
+
+
+async def test_a_session_that_is_followed_knows_its_client_ids_soon_after(
+    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
     async with open_test_node() as node:
         server = await make(node)
         first = await node.append(server, sender="alice", client_id="c1", content=b"1")
