@@ -132,22 +132,17 @@ async def test_it_ends_where_the_log_no_longer_has_what_a_restored_archive_lost(
 async def test_a_cursor_that_nobody_here_moved_is_fatal(
     autojump_clock: MockClock, found: int
 ) -> None:
-    archive, log = FakeArchive(), FlushedLog()
-    flusher = make_flusher(archive, log)
-    with pytest.raises(CursorMismatchError):
-        async with running(flusher):
-            flusher.extend(log.append(3))
-            await flusher.flush_all()
-            archive.cursors[NODE] = found
-            flusher.extend(log.append(3))
-            await settle(10)
-    assert log.cursors == [3]
+    await meet_another_cursor(found, failures=[])
 
 
 @pytest.mark.parametrize("found", [4, 5, 7, 100])
 async def test_a_repeated_flush_takes_only_its_own_cursor_for_its_own(
     autojump_clock: MockClock, found: int
 ) -> None:
+    await meet_another_cursor(found, failures=["before"])
+
+
+async def meet_another_cursor(found: int, failures: list[str]) -> None:
     archive, log = FakeArchive(), FlushedLog()
     flusher = make_flusher(archive, log)
     with pytest.raises(CursorMismatchError):
@@ -155,7 +150,7 @@ async def test_a_repeated_flush_takes_only_its_own_cursor_for_its_own(
             flusher.extend(log.append(3))
             await flusher.flush_all()
             archive.cursors[NODE] = found
-            archive.failures = ["before"]
+            archive.failures = failures
             flusher.extend(log.append(3))
             await settle(10)
     assert log.cursors == [3]
