@@ -6,13 +6,16 @@ two generations: forgetting one whole generation costs nothing for each entry.
 
 A session that is followed stays in memory, so an entry is small: 125 bytes, where it would take 600 as a tuple of
 two strings and an object. Its key is a hash of 60 bits, seeded for each process like that of every `str`.
-By chance one message in 10^15 meets another of its window. It is then refused as `client_id_reused`, unless
-the digests of what was sent are the same too.
+By chance one message in 10^15 meets another of its window. So an entry holds the digest mixed with a checksum of
+the key: what meets another key has another digest, also with the same content, and is refused as
+`client_id_reused`. It is never taken for a repeat.
 """
 
 from struct import Struct
 
 import msgspec
+
+from runtime.codec import digest_of
 
 WINDOW = 1_000
 """Resends come within seconds; 1,000 covers a client that had its whole in-flight limit open."""
@@ -23,7 +26,7 @@ _KEY_MASK = 2**60 - 1
 _PLACES = tuple(range(WINDOW))
 """One object for each place, where every dict would have its own."""
 
-_ENTRY = Struct("<Qq36s")  # the seq, the digest, the id
+_ENTRY = Struct("<Qq36s")  # the seq, the digest mixed with the key's checksum, the id
 _ENTRY_BYTES = _ENTRY.size
 
 
@@ -63,7 +66,7 @@ class DeduplicationWindow:
             if place is None:
                 return None
         seq, digest, message_id = _ENTRY.unpack_from(generation.entries, place * _ENTRY_BYTES)
-        return Accepted(seq, message_id.decode(), digest)
+        return Accepted(seq, message_id.decode(), digest ^ _checksum(sender, client_id))
 
     def add(self, sender: str, client_id: str, seq: int, message_id: str, digest: int) -> None:
         """Remember an accepted message; called at assignment, in order of seq.
@@ -78,7 +81,13 @@ class DeduplicationWindow:
             self._recent = recent = _Generation()
             count = 0
         recent.places[hash((sender, client_id)) & _KEY_MASK] = _PLACES[count]
-        recent.entries += _ENTRY.pack(seq, digest, message_id.encode())
+        mixed = digest ^ _checksum(sender, client_id)
+        recent.entries += _ENTRY.pack(seq, mixed, message_id.encode())
+
+
+def _checksum(sender: str, client_id: str) -> int:
+    """Return 63 bits of a key that have nothing to do with its hash."""
+    return digest_of(f"{sender} {client_id}".encode())
 
 
 class _Generation:

@@ -20,7 +20,6 @@ from storage import ArchiveUnavailableError, Recent
 SOON_SECONDS = 0.1
 """What a session was joined for, such as the first page of a replay, goes before; who leaves by then had enough."""
 
-
 RETRY_SECONDS = 1.0
 """How often an archive that is away is asked again: by one session, while the others wait behind it."""
 
@@ -54,7 +53,7 @@ class Remembering:
         """Load them now, if nobody did; return when that is done, or has failed for somebody else.
 
         Raises:
-        ArchiveUnavailableError: from here, as anything else that the archive raises.
+            ArchiveUnavailableError: from here, as anything else that the archive raises.
         """
         if session.window is not None:
             return

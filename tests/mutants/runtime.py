@@ -65,6 +65,14 @@ RUNTIME_MUTANTS = (
         DEDUPLICATION + "test_at_least_the_last_thousand_are_kept_and_at_most_two_thousand",
     ),
     mutant(
+        "a message is taken for another one with the same content, whose hash it has",
+        "runtime/deduplication.py",
+        'digest_of(f"{sender} {client_id}".encode())',
+        "0",
+        DEDUPLICATION
+        + "test_a_key_that_meets_another_is_no_repeat_of_it_though_the_content_is_the_same",
+    ),
+    mutant(
         "two client_ids that meet move the entries of those that follow",
         "runtime/deduplication.py",
         "_PLACES[count]",

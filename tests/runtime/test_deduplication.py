@@ -1,6 +1,7 @@
 import tracemalloc
 import uuid
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,9 +56,23 @@ def test_of_two_keys_with_one_hash_the_later_is_found_and_the_others_stay_in_pla
     window.add("alice", Clashing("c3"), 3, IDS[3], 13)
     window.add("alice", "after", 4, IDS[4], 14)
     assert window.find("alice", "before") == Accepted(1, IDS[1], 11)
-    assert window.find("alice", Clashing("c2")) == Accepted(3, IDS[3], 13)
+    assert window.find("alice", Clashing("c3")) == Accepted(3, IDS[3], 13)
+    met = window.find("alice", Clashing("c2"))
+    assert met is not None
+    assert (met.seq, met.digest == 12) == (3, False)
     assert window.find("alice", "after") == Accepted(4, IDS[4], 14)
     assert len(window) == 4
+
+
+@pytest.mark.parametrize("other", [("alice", "c2"), ("bob", "c1")])
+def test_a_key_that_meets_another_is_no_repeat_of_it_though_the_content_is_the_same(
+    other: tuple[str, str],
+) -> None:
+    window = DeduplicationWindow()
+    window.add(Clashing("alice"), Clashing("c1"), 1, IDS[1], 11)
+    met = window.find(*map(Clashing, other))
+    assert met is not None
+    assert met.digest != 11
 
 
 def test_an_entry_takes_at_most_150_bytes_of_memory() -> None:
