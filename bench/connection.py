@@ -40,7 +40,13 @@ class Connection:
         self._protocol = protocol
 
     async def send(self, *requests: msgspec.Struct) -> None:
-        """Write requests, in one write."""
+        """Write requests, in one write.
+
+        Raises:
+            ConnectionLostError: The server is gone, or said goodbye after its last answers.
+        """
+        if requests and self._protocol.state is not State.OPEN:
+            raise ConnectionLostError("the server said goodbye")
         for request in requests:
             self._protocol.send_text(encode(request))
         await self._write()

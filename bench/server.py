@@ -71,6 +71,8 @@ class Server:
         self._options = options
         self._log = log
         self._process: trio.Process | None = None
+        self._ending: trio.Process | None = None
+        """One that is to end, or did: nobody may be surprised."""
         self._port = free_port()
         self.url = f"ws://127.0.0.1:{self._port}/v1/ws"
 
@@ -125,8 +127,7 @@ class Server:
         Raises:
             ServerError: It had ended by itself before.
         """
-        assert self._process is not None
-        process, self._process = self._process, None
+        process = self._let_end()
         ended = process.poll()
         process.kill()
         await process.wait()
@@ -144,8 +145,7 @@ class Server:
         Raises:
             ServerError: It did not end in time.
         """
-        assert self._process is not None
-        process, self._process = self._process, None
+        process = self._let_end()
         with trio.move_on_after(seconds):
             return await process.wait()
         process.kill()
@@ -158,8 +158,7 @@ class Server:
         Raises:
             ServerError: It exited with something else, or did not exit.
         """
-        assert self._process is not None
-        process, self._process = self._process, None
+        process = self._let_end()
         process.send_signal(signal.SIGTERM)
         with trio.move_on_after(STOP_SECONDS_MAX) as deadline:
             await process.wait()
@@ -196,9 +195,15 @@ class Server:
 
     async def abandon(self) -> None:
         """Leave no process behind, whatever state it is in."""
-        if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
+        for process in (self._process, self._ending):
+            if process is not None:
+                process.kill()
+                await process.wait()
+
+    def _let_end(self) -> trio.Process:
+        assert self._process is not None
+        self._ending, self._process = self._process, None
+        return self._ending
 
     async def _is_ready(self) -> bool:
         request = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
