@@ -26,7 +26,7 @@ SHORT = (
     Stop("rate", "rate 5000 --joined --seconds 8"),
     Stop("fanout", "fanout --subscribers 100 --seconds 8"),
     Stop("mixed", "mixed --seconds 8"),
-    Stop("replay", "replay --long 20000 --passes 2"),
+    Stop("replay", "replay --long 20000 --passes 2 --tails 5"),
     Stop("recover", "recover --unflushed 0 --unflushed 16 --history 0"),
 )
 """About two minutes; one round each, so it shows what there is and proves nothing."""

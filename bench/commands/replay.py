@@ -31,7 +31,7 @@ def replay(
     long: Annotated[
         int, typer.Option(min=TAIL_MESSAGES, help="and of the one that it stands beside.")
     ] = 1_000_000,
-    tails: Annotated[int, typer.Option(min=0, help="Time each tail so often; 0: not.")] = 5,
+    tails: Annotated[int, typer.Option(min=0, help="Time each tail so often; 0: not.")] = 15,
     archive: Archive = None,
     rounds: Rounds = 1,
     directory: Directory = DIRECTORY,

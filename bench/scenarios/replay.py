@@ -53,7 +53,7 @@ class ReplayOptions(RunOptions):
     """Messages of the short session."""
     long: int = 1_000_000
     """Messages of the long session."""
-    tails: int = 5
+    tails: int = 15
     """How often each tail is timed; 0 leaves them out."""
 
 
