@@ -35,7 +35,7 @@ peers: setup-dev  ## install what a user would otherwise pick into .peers, and m
 	@bench/peers/install.sh
 	@$(PY) -m bench peers $(ARGS)
 
-results: setup-dev  ## measure anew what docs/benchmarks.md shows, but for growth; most of an hour on a quiet machine
+results: setup-dev  ## measure anew what docs/benchmarks.md shows, but for growth; an hour on a quiet machine
 	-@$(PY) -m bench tour --thorough --output docs/benchmarks $(ARGS)
 	@$(PY) -m bench results --page docs/benchmarks.md
 	@$(PY) -m bench plot $$(ls docs/benchmarks/*.json | grep -vE 'growth|known|hour') --output docs/benchmarks

@@ -13,7 +13,7 @@ from bench.tour import LONG, SHORT, THOROUGH, run_tour
 def tour(
     *,
     thorough: Annotated[
-        bool, typer.Option("--thorough", help="What the documentation shows: most of an hour.")
+        bool, typer.Option("--thorough", help="What the documentation shows: an hour.")
     ] = False,
     long: Annotated[
         bool,
