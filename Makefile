@@ -51,6 +51,12 @@ demo: setup-dev  ## real conversations through a server that is killed twice
 crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
 	@$(PY) -m tests.crash $(ARGS)
 
+soak-ring: setup-dev  ## kills and changes of the ring under load, on both archives; most of an hour
+	@$(PY) -m tests.crash.soak_ring $(ARGS)
+
+cluster: setup  ## start a cluster on this machine: an edge on 127.0.0.1:4000, two owners, one archive
+	@exec .venv/bin/ringlog up $(ARGS)
+
 soak: setup-dev  ## thousands of interleavings, then of kill -9 rounds on both archives; hours
 	@$(PY) -m pytest -m soak
 	@$(PY) -m tests.crash --rounds 3000 --archive both $(ARGS)

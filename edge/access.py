@@ -11,11 +11,11 @@ from edge.auth import Principal
 from edge.errors import EdgeError
 from runtime import (
     IDENTIFIER_RULE,
-    Node,
+    Host,
+    Served,
     SessionDeletedError,
     SessionInfo,
     SessionNotFoundError,
-    SessionServer,
     is_identifier,
 )
 
@@ -30,11 +30,16 @@ def check_sees(principal: Principal, info: SessionInfo) -> None:
 
 
 async def open_session(
-    node: Node, principal: Principal, session: str, *, to_append: bool = False
-) -> SessionServer:
+    host: Host,
+    principal: Principal,
+    session: str,
+    *,
+    to_append: bool = False,
+    to_follow: bool = False,
+) -> Served:
     """Return a session that the principal may see, as it is durable; no checkpoint follows.
 
-    To append to it takes `to_append`, as `Node.open` says.
+    To append to it takes `to_append`, to follow it `to_follow`, as `Host.open` says.
 
     Raises:
         SessionNotFoundError: it is not there, or not for this principal.
@@ -43,7 +48,9 @@ async def open_session(
     """
     check_token_names(principal, session)
     try:
-        server = await node.open(principal.workspace, session, to_append=to_append)
+        server = await host.open(
+            principal.workspace, session, to_append=to_append, to_follow=to_follow
+        )
     except SessionDeletedError as error:
         if is_stranger_to(principal, error):
             raise session_not_found(session) from None
@@ -107,6 +114,11 @@ def acting_user(principal: Principal, named: str | None, *, field: str) -> str:
     if not is_identifier(named):
         raise EdgeError("invalid_field", f"{field} must be {IDENTIFIER_RULE}", field=field)
     return named
+
+
+def user_of(principal: Principal) -> str | None:
+    """Return who must be allowed to see a session, None where a secret key answers for it."""
+    return principal.user_id if principal.kind == "user" else None
 
 
 def session_not_found(session: str) -> SessionNotFoundError:

@@ -17,7 +17,14 @@ from typing import Protocol
 import structlog
 from msgspec import Raw
 
-from edge.access import acting_user, check_sees, check_token_names, open_session, session_owner
+from edge.access import (
+    acting_user,
+    check_sees,
+    check_token_names,
+    open_session,
+    session_owner,
+    user_of,
+)
 from edge.auth import Principal
 from edge.errors import CLOSE_POLICY, ERRORS, EdgeError, problem_of
 from edge.limits import Limits
@@ -44,12 +51,12 @@ from edge.protocol import (
     find_ref,
 )
 from runtime import (
+    Host,
     InvalidFieldError,
-    Node,
+    Served,
     SessionDeletedError,
     SessionError,
     SessionExistsError,
-    SessionServer,
     Tail,
     check_cursor,
 )
@@ -85,8 +92,8 @@ class Client:
         "_activations",
         "_authenticate",
         "_errors",
+        "_host",
         "_limits",
-        "_node",
         "_queues",
         "_tails",
         "_transport",
@@ -98,14 +105,14 @@ class Client:
 
     def __init__(
         self,
-        node: Node,
+        host: Host,
         principal: Principal,
         limits: Limits,
         transport: Transport,
         authenticate: Callable[[str], Principal],
         errors: Counter[str],
     ) -> None:
-        self._node = node
+        self._host = host
         self._limits = limits
         self._transport = transport
         self._authenticate = authenticate
@@ -114,7 +121,7 @@ class Client:
         self._queues: dict[str, deque[Request]] = {}
         self._waiting: deque[str] = deque()
         self._activations = 0
-        self._ack_suffix = ack_suffix(node.durability)
+        self._ack_suffix = ack_suffix(host.durability)
         self.principal = principal
         self.in_flight = 0
         self.closed = False
@@ -126,7 +133,7 @@ class Client:
         principal = self.principal
         self._transport.write_text(
             encode_hello(
-                principal.user_id, principal.workspace, self._node.durability, self._limits
+                principal.user_id, principal.workspace, self._host.durability, self._limits
             )
         )
 
@@ -156,16 +163,12 @@ class Client:
         elif session_id in self._queues:
             self._queues[session_id].append(request)
         else:
-            node = self._node
-            server = node.active.get((self.principal.workspace, session_id))
+            server = self._host.find(self.principal.workspace, session_id)
+            kind = type(request)
             if server is None:
-                ready = type(request) is Leave
+                ready = kind is Leave
             else:
-                # A change of the session that is not durable yet must not be told by any answer; and it
-                # takes messages only when it knows its `client_id`s.
-                ready = node.is_durable(server.info_lsn_end) and (
-                    server.session.window is not None or type(request) is not Send
-                )
+                ready = server.is_ready(to_append=kind is Send, to_follow=kind is Join)
             if ready:
                 self._handle(request, server)
             else:
@@ -177,7 +180,7 @@ class Client:
         self._waiting.append(session_id)
         if self._activations < self._limits.activations_max:
             self._activations += 1
-            self._node.start_soon(self._activate)
+            self._host.start_soon(self._activate)
 
     def close(self) -> None:
         """The connection is gone: follow nothing, answer nobody."""
@@ -203,7 +206,7 @@ class Client:
 
     # Requests.
 
-    def _handle(self, request: Request, server: SessionServer | None) -> None:
+    def _handle(self, request: Request, server: Served | None) -> None:
         """Handle a request whose session, if it names one, is active and durable as it is."""
         try:
             match request:
@@ -230,9 +233,9 @@ class Client:
         except (SessionError, StorageError, EdgeError) as error:
             self.refused(request.ref, error)
 
-    def _send(self, request: Send, server: SessionServer) -> None:
+    def _send(self, request: Send, server: Served) -> None:
         principal = self.principal
-        check_sees(principal, server.session.info)
+        check_sees(principal, server.info)
         principal.require("write")
         sender = principal.user_id
         if sender is None or request.sender is not None:
@@ -252,14 +255,14 @@ class Client:
             request.ref,
         )
 
-    def _join(self, request: Join, server: SessionServer | None) -> None:
+    def _join(self, request: Join, server: Served | None) -> None:
         if server is None:
             if request.inbox is not None:
                 raise EdgeError("not_built", "there are no inboxes yet")
             raise EdgeError("missing_field", "field session is missing", field="session")
         check_sees(self.principal, server.info)
         self.principal.require("read")
-        server.session.check_not_deleted()
+        server.check_not_deleted()
         if request.last_seq is not None and request.tail is not None:
             raise InvalidFieldError("give last_seq or tail, not both", field="tail")
         if request.last_seq is not None:
@@ -273,7 +276,7 @@ class Client:
             )
         self._start_tail(request, server)
 
-    def _start_tail(self, request: Join, server: SessionServer) -> None:
+    def _start_tail(self, request: Join, server: Served) -> None:
         session_id = server.info.session
         head_seq = server.durable_seq
         after_seq = head_seq if request.last_seq is None else request.last_seq
@@ -284,12 +287,10 @@ class Client:
             old.close()
         self.in_flight -= 1
         self._transport.write_text(encode_joined(request.ref, session_id, head_seq))
-        principal = self.principal
-        reader = principal.user_id if principal.kind == "user" else None
-        tail = self._tails[session_id] = Tail(server, self, after_seq, reader)
+        tail = self._tails[session_id] = Tail(server, self, after_seq, self.user)
         tail.start()
 
-    def _read(self, request: Read, server: SessionServer) -> None:
+    def _read(self, request: Read, server: Served) -> None:
         check_sees(self.principal, server.info)
         self.principal.require("write")
         user_id = acting_user(self.principal, request.user_id, field="user_id")
@@ -359,27 +360,32 @@ class Client:
                 # stays behind this request.
                 queue.popleft()
                 if not self.closed:
-                    self._node.tick()
+                    self._host.tick()
                     self._handle(request, server)
         if self._queues.get(session_id) is queue:
             del self._queues[session_id]
         if not self.closed:
             self._transport.flush()
 
-    async def _open(self, session_id: str, request: Request) -> SessionServer:
+    async def _open(self, session_id: str, request: Request) -> Served:
         check_name(session_id, "session")
         check_token_names(self.principal, session_id)
         if type(request) is Join and request.create is not None:
             await self._create(session_id, request.create)
-        to_append = type(request) is Send
-        return await open_session(self._node, self.principal, session_id, to_append=to_append)
+        return await open_session(
+            self._host,
+            self.principal,
+            session_id,
+            to_append=type(request) is Send,
+            to_follow=type(request) is Join,
+        )
 
     async def _create(self, session_id: str, create: Create) -> None:
         principal = self.principal
         principal.require("write")
         owner = session_owner(principal, session_id, create.user_id)
         try:
-            await self._node.catalog.create(
+            await self._host.catalog.create(
                 principal.workspace,
                 session_id,
                 user_id=owner,
@@ -393,10 +399,15 @@ class Client:
 
     # Reply: the answers to requests.
 
+    @property
+    def user(self) -> str | None:
+        """Who must be allowed to do what is asked; nobody where a secret key answers for it."""
+        return user_of(self.principal)
+
     def acked(
         self,
         ref: Raw,
-        server: SessionServer,
+        server: Served,
         seq: int,
         id: str,
         client_id: str | None,
@@ -406,7 +417,7 @@ class Client:
         if self.closed:
             return
         self.in_flight -= 1
-        session = server.session.info.session
+        session = server.info.session
         self._transport.write_text(
             encode_ack(ref, session, seq, id, client_id, duplicate, self._ack_suffix)
         )
@@ -445,6 +456,10 @@ class Client:
     async def wait_room(self) -> bool:
         """Wait until the peer has taken what was queued for it."""
         return await self._transport.wait_room()
+
+    def moved(self, tail: Tail) -> None:
+        """Have the node find out where the tail goes on."""
+        tail.server.rehome(tail)
 
     def failed(self, tail: Tail, error: Exception) -> None:  # noqa: ARG002
         """Close the connection, as after any bug that it met."""

@@ -29,6 +29,7 @@ from edge.values import (
     parse_archive,
     parse_choice,
     parse_float,
+    parse_integer,
     parse_list,
     parse_origin,
     parse_path,
@@ -107,12 +108,22 @@ class Config:
     role: Annotated[
         str,
         Option(
-            parse_choice(
-                "all", unbuilt={"edge": "a node of one role", "owner": "a node of one role"}
-            ),
+            parse_choice("all", "edge", "owner"),
             "all",
-            "what this process does: all (accept clients and own sessions)",
+            "what this process does: own sessions (owner), serve clients of others' sessions (edge), or all",
         ),
+    ]
+    link: Annotated[
+        Address | None,
+        Option(
+            parse_address,
+            None,
+            "HOST:PORT where other nodes reach this owner; without it the node is alone",
+        ),
+    ]
+    weight: Annotated[
+        int,
+        Option(parse_integer(1, 100), "1", "this owner's share of the sessions beside the others'"),
     ]
     allow_origin: Annotated[
         tuple[str, ...],
@@ -323,6 +334,12 @@ def _complete_server(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Fill in what depends on another option, and check what must agree."""
     if values["archive"] is None:
         values["archive"] = f"sqlite:///{values['data'] / 'archive.db'}"
+    if values["role"] == "owner" and values["link"] is None:
+        reason = "an owner that serves no clients is of use only to others: it needs link"
+        raise ConfigError("role", "owner", origins["role"], reason)
+    if values["role"] == "edge" and values["link"] is not None:
+        reason = "an edge owns no sessions, so nobody links to it"
+        raise ConfigError("link", str(values["link"]), origins["link"], reason)
     for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
         if values[given] is not None and values[missing] is None:
             raise ConfigError(

@@ -18,7 +18,7 @@ from edge.errors import CLOSE_IDLE, EdgeError
 from edge.limits import Limits
 from edge.origin import OriginPolicy
 from edge.websocket import WebSocket, text_frame
-from runtime import Node
+from runtime import Host
 
 READ_BYTES = 64 * 1024
 """One read of one connection in one pass; then the others have their turn."""
@@ -34,9 +34,9 @@ class Switchboard:
     """What the connections of one pump share."""
 
     def __init__(
-        self, node: Node, auth: Authenticator, origins: OriginPolicy, limits: Limits
+        self, host: Host, auth: Authenticator, origins: OriginPolicy, limits: Limits
     ) -> None:
-        self.node = node
+        self.host = host
         self.auth = auth
         self.origins = origins
         self.limits = limits
@@ -114,7 +114,7 @@ class Connection:
             self._start_closing()
             return
         authenticate = board.auth.authenticate_credential
-        self.client = Client(board.node, principal, board.limits, self, authenticate, board.errors)
+        self.client = Client(board.host, principal, board.limits, self, authenticate, board.errors)
         self.client.open()
         if len(head) > end:
             self._receive(head[end:])

@@ -221,6 +221,24 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
             close_code=CLOSE_RESTART,
             retry_after_ms=1_000,
         ),
+        "moving": ErrorKind(
+            503,
+            "The session is on its way to another node",
+            "resend with the same client_id after retry_after_ms",
+            retry_after_ms=250,
+        ),
+        "owner_unavailable": ErrorKind(
+            503,
+            "The session's owner does not answer",
+            "resend with the same client_id after retry_after_ms",
+            retry_after_ms=1_000,
+        ),
+        "unknown": ErrorKind(
+            504,
+            "Whether it was stored is unknown",
+            "resend with the same client_id: the answer tells",
+            retry_after_ms=1_000,
+        ),
         "archive_unavailable": ErrorKind(
             503,
             "The archive is not available",

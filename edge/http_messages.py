@@ -3,7 +3,7 @@
 import msgspec
 from quart import Response, request
 
-from edge.access import acting_user
+from edge.access import acting_user, user_of
 from edge.errors import EdgeError
 from edge.http_bodies import Ack, AppendMessage
 from edge.http_request import Query, caller, encode, json_response, open_session, read_body
@@ -11,7 +11,7 @@ from edge.protocol import check_kind, check_name, clean_content
 from edge.routes import Route
 from edge.services import Services
 from edge.sse import EventStream
-from runtime import check_cursor, read_after, read_before
+from runtime import append_durably, check_cursor
 
 _decode_append = msgspec.json.Decoder(AppendMessage)
 
@@ -50,7 +50,7 @@ class MessageRoutes:
                 hint="send less in one message",
                 message_bytes_max=services.limits.message_bytes_max,
             )
-        ack = await services.node.append(
+        ack = await append_durably(
             server,
             sender=sender,
             client_id=body.client_id,
@@ -58,9 +58,10 @@ class MessageRoutes:
             content=content,
             metadata=metadata,
             expected_seq=body.expected_seq,
+            user=user_of(principal),
         )
         answer = Ack(
-            session, ack.seq, ack.id, ack.client_id, ack.duplicate, services.node.durability
+            session, ack.seq, ack.id, ack.client_id, ack.duplicate, services.host.durability
         )
         return json_response(encode(answer), 200 if ack.duplicate else 201)
 
@@ -77,10 +78,11 @@ class MessageRoutes:
             )
         server = await open_session(self._services, principal, session)
         count = limits.page_rows_default if limit is None else limit
+        user = user_of(principal)
         if before_seq is not None:
-            page = await read_before(server, before_seq, count)
+            page = await server.read_before(before_seq, count, user)
         else:
-            page = await read_after(server, last_seq or 0, count)
+            page = await server.read_after(last_seq or 0, count, user)
         return json_response(
             b'{"data":[%b],"head_seq":%d,"has_more":%b}'
             % (b",".join(page.bodies), page.head_seq, b"true" if page.has_more else b"false")
@@ -97,7 +99,7 @@ class MessageRoutes:
         last_seq = query.integer("last_seq")
         if "Last-Event-ID" in request.headers:
             last_seq = _last_event_id(request.headers["Last-Event-ID"])
-        server = await open_session(services, principal, session)
+        server = await open_session(services, principal, session, to_follow=True)
         if last_seq is None:
             last_seq = server.durable_seq
         check_cursor(last_seq, server.durable_seq)

@@ -48,7 +48,7 @@ class OperationRoutes:
 
     async def ready(self) -> Response:
         """Say whether this node should get traffic, and if not, why."""
-        reasons = self._services.node.not_ready()
+        reasons = self._services.host.not_ready()
         if self._services.closing.begun and "shutting_down" not in reasons:
             reasons.append("shutting_down")
         if reasons:

@@ -17,7 +17,7 @@ from edge.errors import EdgeError
 from edge.printable import REDACTED, redact_credentials
 from edge.protocol import check_name, refuse_json
 from edge.services import Services
-from runtime import SessionServer
+from runtime import Served
 
 T = TypeVar("T")
 
@@ -95,8 +95,13 @@ async def read_body(decoder: "msgspec.json.Decoder[T]") -> T:
 
 
 async def open_session(
-    services: Services, principal: Principal, session: str, *, to_append: bool = False
-) -> SessionServer:
+    services: Services,
+    principal: Principal,
+    session: str,
+    *,
+    to_append: bool = False,
+    to_follow: bool = False,
+) -> Served:
     """Return a session that the principal may see, as it is durable.
 
     Raises:
@@ -104,7 +109,9 @@ async def open_session(
         StorageError: the archive is away.
     """
     check_name(session, "session")
-    return await access.open_session(services.node, principal, session, to_append=to_append)
+    return await access.open_session(
+        services.host, principal, session, to_append=to_append, to_follow=to_follow
+    )
 
 
 def json_response(

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET
 from quart import Response
 
-from edge.access import acting_user, check_owns, is_stranger_to, session_owner
+from edge.access import acting_user, check_owns, is_stranger_to, session_owner, user_of
 from edge.auth import Principal
 from edge.http_bodies import ChangeSession, CreateSession, MarkRead, ReadCursor
 from edge.http_request import (
@@ -57,7 +57,7 @@ class SessionRoutes:
         body = await read_body(_decode_create)
         owner = session_owner(principal, body.id, body.user_id)
         try:
-            info, created = await self._services.node.catalog.create(
+            info, created = await self._services.host.catalog.create(
                 principal.workspace,
                 body.id,
                 user_id=owner,
@@ -79,7 +79,7 @@ class SessionRoutes:
         user_id = query.text("user_id")
         if user_id is not None or principal.kind == "user":
             user_id = acting_user(principal, user_id, field="user_id")
-        page = await self._services.node.catalog.list(
+        page = await self._services.host.catalog.list(
             principal.workspace,
             user_id=user_id,
             cursor=query.text("cursor"),
@@ -109,7 +109,7 @@ class SessionRoutes:
         principal = await self._owner(session)
         body = await read_body(_decode_change)
         members = body.members
-        info = await self._services.node.catalog.change(
+        info = await self._services.host.catalog.change(
             principal.workspace,
             session,
             members=None if members is UNSET else members,
@@ -123,7 +123,7 @@ class SessionRoutes:
     async def delete(self, session: str) -> Response:
         """Erase a session; its id is not given out again."""
         principal = await self._owner(session)
-        await self._services.node.catalog.delete(principal.workspace, session)
+        await self._services.host.catalog.delete(principal.workspace, session)
         return no_content()
 
     async def archive(self, session: str) -> Response:
@@ -141,7 +141,7 @@ class SessionRoutes:
         body = await read_body(_decode_read)
         server = await open_session(self._services, principal, session)
         user_id = acting_user(principal, body.user_id, field="user_id")
-        stands_at = await self._services.node.mark_read(server, user=user_id, seq=body.seq)
+        stands_at = await server.move_read_cursor(user_id, body.seq, user_of(principal))
         return json_response(encode(ReadCursor(session, user_id, stands_at)))
 
     async def _owner(self, session: str) -> Principal:
@@ -154,7 +154,7 @@ class SessionRoutes:
 
     async def _set_state(self, session: str, state: str) -> Response:
         principal = await self._owner(session)
-        info = await self._services.node.catalog.change(principal.workspace, session, state=state)
+        info = await self._services.host.catalog.change(principal.workspace, session, state=state)
         return json_response(info.body)
 
 

@@ -94,12 +94,13 @@ class Metrics:
         self.registry.register(_Collected(self))
         ProcessCollector(registry=self.registry)
 
-    def attach(self, node: Node, board: Switchboard) -> None:
-        """Observe a node and its WebSockets from now on."""
+    def attach(self, node: Node | None, board: Switchboard) -> None:
+        """Observe a node, if this process is one that owns sessions, and its WebSockets from now on."""
         self.node = node
         self.board = board
-        node.observe_ack = self.append_seconds.observe
-        node.observe_sync = self.sync_seconds.observe
+        if node is not None:
+            node.observe_ack = self.append_seconds.observe
+            node.observe_sync = self.sync_seconds.observe
 
     def observe_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an HTTP request that was answered."""

@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NoReturn
 
 import structlog
@@ -46,11 +46,12 @@ from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from edge.watch import Watch
-from runtime import Node, NodeOptions, open_node
+from runtime import ClusterOptions, Host, Node, NodeOptions, open_cluster, open_node
 from storage import (
     Archive,
     ArchiveUnavailableError,
     LogOptions,
+    Place,
     StorageError,
     make_directory,
     open_archive,
@@ -125,43 +126,64 @@ class Server:
             await trio.to_thread.run_sync(_make_data_directory, config)
             async with _open_archive(config) as archive:
                 auth = await _open_authenticator(archive, config)
-                async with (
-                    open_flush_process(config.archive) as flush_process,
-                    open_node(_node_options(config), archive, flush_target=flush_process) as node,
-                ):
-                    await self._serve(node, auth, archive, listener, tls)
+                async with AsyncExitStack() as stack:
+                    node = link = None
+                    if config.link is not None:
+                        link = await stack.enter_async_context(_bind(config.link, self._limits))
+                    if config.role != "edge":
+                        flush_process = await stack.enter_async_context(
+                            open_flush_process(config.archive)
+                        )
+                        node = await stack.enter_async_context(
+                            open_node(
+                                _node_options(config, link), archive, flush_target=flush_process
+                            )
+                        )
+                    host: Host
+                    if link is None and node is not None:
+                        host = node
+                    else:
+                        options = _cluster_options(config, node, link)
+                        cluster = await stack.enter_async_context(
+                            open_cluster(options, archive, node)
+                        )
+                        host = cluster.router
+                    await self._serve(host, node, auth, archive, listener, tls)
 
     async def _serve(
         self,
-        node: Node,
+        host: Host,
+        node: Node | None,
         auth: Authenticator,
         archive: Archive,
         listener: trio.SocketListener,
         tls: ssl.SSLContext | None,
     ) -> None:
-        """Serve connections on an open node."""
+        """Serve connections to the sessions of `host`; `node` is this process's own part of them."""
         config, limits, metrics = self.config, self._limits, self._metrics
         origins = OriginPolicy(
             lambda: auth.development, frozenset(config.allow_origin), frozenset(config.allow_host)
         )
-        pump = Pump(node, auth, origins, limits)
+        pump = Pump(host, auth, origins, limits)
         metrics.attach(node, pump.board)
-        services = Services(node, auth, origins, limits, metrics)
+        services = Services(host, auth, origins, limits, metrics)
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)
         acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as connections, trio.open_nursery() as tasks:
-                tasks.start_soon(self._bound_the_end, node)
+                tasks.start_soon(self._bound_the_end, host)
                 tasks.start_soon(pump.run)
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
-                tasks.start_soon(Watch(node).run)
+                if node is not None:
+                    tasks.start_soon(Watch(node).run)
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 self._announce(auth, listener)
                 await anext(signals)
                 log.info("stopping", drain_seconds=config.drain_seconds)
                 accepting.cancel()
-                await self._drain(node, signals)
+                if node is not None:
+                    await self._drain(node, signals)
                 services.closing.begin()
                 async with trio.open_nursery() as closing:
                     closing.start_soon(pump.close_all)
@@ -172,7 +194,7 @@ class Server:
                 tasks.cancel_scope.cancel()
                 connections.cancel_scope.cancel()
 
-    async def _bound_the_end(self, node: Node) -> None:
+    async def _bound_the_end(self, host: Host) -> None:
         """Wait to be cancelled; where that is no graceful stop, see to it that the process ends soon.
 
         A task of its own, because this one is told at once, while the others may still be busy ending.
@@ -181,7 +203,7 @@ class Server:
             await trio.sleep_forever()
         finally:
             if not self._ended:
-                _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK, not_ready=node.not_ready())
+                _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK, not_ready=host.not_ready())
 
     def _announce(self, auth: Authenticator, listener: trio.SocketListener) -> None:
         """Say that the server is ready: to a person with what to try, to a log with the facts."""
@@ -333,7 +355,11 @@ async def _watch_archive(archive: Archive, auth: Authenticator, metrics: Metrics
             log.debug("keys_not_refreshed", reason=error.reason)
 
 
-def _node_options(config: Config) -> NodeOptions:
+def _node_options(config: Config, link: trio.SocketListener | None) -> NodeOptions:
+    place = None
+    if config.link is not None and link is not None:
+        port = link.socket.getsockname()[1]
+        place = Place(str(Address(config.link.host, port)), config.weight)
     first_segment_bytes = min(LogOptions().first_segment_bytes, config.segment_bytes)
     return NodeOptions(
         data_dir=config.data,
@@ -347,7 +373,27 @@ def _node_options(config: Config) -> NodeOptions:
         ),
         unflushed_bytes_max=config.unflushed_bytes_max,
         idle_seconds=config.idle_seconds,
+        place=place,
     )
+
+
+def _cluster_options(
+    config: Config, node: Node | None, link: trio.SocketListener | None
+) -> ClusterOptions:
+    return ClusterOptions(
+        durability=config.durability,
+        idle_seconds=config.idle_seconds,
+        node_id="" if node is None else node.flusher.node_id,
+        listener=link,
+        link_failed=_tell_link_failed,
+    )
+
+
+def _tell_link_failed(peer: str, error: Exception) -> None:
+    if isinstance(error, ExceptionGroup):
+        log.error("link_failed", peer=peer, exc_info=error)
+    else:
+        log.warning("link_refused", peer=peer, reason=str(error))
 
 
 def _end_later(seconds: float, code: int, **why: object) -> None:

@@ -10,7 +10,7 @@ from edge.auth import Authenticator
 from edge.limits import Limits
 from edge.metrics import Metrics
 from edge.origin import OriginPolicy
-from runtime import Node
+from runtime import Host
 
 
 class Closing:
@@ -47,7 +47,7 @@ class Closing:
 class Services:
     """The parts of a process that answer a request."""
 
-    node: Node
+    host: Host
     auth: Authenticator
     origins: OriginPolicy
     limits: Limits

@@ -23,7 +23,7 @@ from types import TracebackType
 import trio
 from quart.wrappers.response import ResponseBody
 
-from edge.access import open_session
+from edge.access import open_session, user_of
 from edge.auth import Principal
 from edge.errors import EdgeError, problem_of
 from edge.protocol import encode_error
@@ -53,9 +53,11 @@ class EventStream(ResponseBody):
     async def __aenter__(self) -> "EventStream":
         # The session was looked at before the head went out; what became of it since is an event.
         principal = self._principal
-        reader = principal.user_id if principal.kind == "user" else None
+        reader = user_of(principal)
         try:
-            server = await open_session(self._services.node, principal, self._session)
+            server = await open_session(
+                self._services.host, principal, self._session, to_follow=True
+            )
             self._follower = await self._resources.enter_async_context(
                 follow(server, self._seq, reader)
             )

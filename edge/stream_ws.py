@@ -90,7 +90,7 @@ class StreamConnection:
             await self._end_stream()
             return
         authenticate = board.auth.authenticate_credential
-        self.client = Client(board.node, principal, board.limits, self, authenticate, board.errors)
+        self.client = Client(board.host, principal, board.limits, self, authenticate, board.errors)
         self.client.open()
         try:
             async with trio.open_nursery() as nursery:
@@ -158,7 +158,7 @@ class StreamConnection:
         client = self.client
         assert client is not None
         board = self._board
-        board.node.tick()
+        board.host.tick()
         messages = self._websocket.receive(data)
         if self._close_at is None:
             board.messages_received += len(messages)

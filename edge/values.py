@@ -137,6 +137,17 @@ def parse_float(low: float, high: float) -> Callable[[str], float]:
     return parse
 
 
+def parse_integer(low: int, high: int) -> Callable[[str], int]:
+    """Return the parser of a whole number within a range."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"\d{1,9}", text) is None or not low <= int(text) <= high:
+            raise ValueError(f"it must be a whole number from {low} to {high}")
+        return int(text)
+
+    return parse
+
+
 def parse_size(low: int, high: int) -> Callable[[str], int]:
     """Return the parser of a number of bytes within a range: 1048576, 1024KiB, 1MiB, 1GiB."""
 

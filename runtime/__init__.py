@@ -5,6 +5,7 @@ use; `node.catalog` creates, changes and lists sessions; a `Tail` replays a sess
 """
 
 from runtime.catalog import Catalog, SessionPage
+from runtime.cluster import Cluster, ClusterOptions, open_cluster
 from runtime.codec import SessionInfo
 from runtime.errors import (
     AheadOfLogError,
@@ -19,7 +20,8 @@ from runtime.errors import (
     SessionNotFoundError,
     ShuttingDownError,
 )
-from runtime.history import MessagePage, read_after, read_before
+from runtime.history import MessagePage
+from runtime.host import Host
 from runtime.identifiers import (
     IDENTIFIER_RULE,
     KIND_RULE,
@@ -31,7 +33,19 @@ from runtime.identifiers import (
 )
 from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics
 from runtime.opening import open_node
-from runtime.replies import Ack, Reply, WaitingReply
+from runtime.planning import (
+    PlanError,
+    plan_drain,
+    plan_join,
+    plan_rebalance,
+    plan_undrain,
+    plan_weight,
+    planned_moves,
+)
+from runtime.replies import Ack, Reply, WaitingReply, append_durably
+from runtime.ring import Move
+from runtime.router import Router
+from runtime.served import Served
 from runtime.server import SessionServer
 from runtime.session import check_cursor
 from runtime.tail import Follower, Sink, Tail, follow
@@ -45,14 +59,21 @@ __all__ = [
     "BackpressureError",
     "Catalog",
     "ClientIdReusedError",
+    "Cluster",
+    "ClusterOptions",
     "ConflictError",
     "Follower",
+    "Host",
     "InvalidFieldError",
     "MessagePage",
+    "Move",
     "Node",
     "NodeOptions",
     "NodeStatistics",
+    "PlanError",
     "Reply",
+    "Router",
+    "Served",
     "SessionArchivedError",
     "SessionDeletedError",
     "SessionError",
@@ -66,13 +87,19 @@ __all__ = [
     "Stamper",
     "Tail",
     "WaitingReply",
+    "append_durably",
     "check_cursor",
     "follow",
     "format_time",
     "is_identifier",
     "is_kind",
+    "open_cluster",
     "open_node",
     "parse_time",
-    "read_after",
-    "read_before",
+    "plan_drain",
+    "plan_join",
+    "plan_rebalance",
+    "plan_undrain",
+    "plan_weight",
+    "planned_moves",
 ]

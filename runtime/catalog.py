@@ -7,7 +7,10 @@ archive with the flush. A listing waits for the flusher, so it holds everything 
 import base64
 import binascii
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+import trio
 
 from runtime.codec import SessionInfo, decode_session, make_session
 from runtime.errors import (
@@ -18,6 +21,7 @@ from runtime.errors import (
 )
 from runtime.identifiers import IDENTIFIER_RULE, is_identifier
 from runtime.session import Session
+from storage import Archive
 
 if TYPE_CHECKING:
     from runtime.node import Node
@@ -183,24 +187,52 @@ class Catalog:
             InvalidFieldError: a cursor that this did not give out.
             ArchiveUnavailableError: listings are read from the archive.
         """
-        after = None if cursor is None else _decode_cursor(cursor)
         await self._node.wait_sessions_flushed()
-        records = await self._node.query(
-            self._node.archive.list_sessions,
+        return await list_sessions(
+            self._node.archive,
             workspace,
             user_id=user_id,
-            after=after,
-            limit=limit + 1,
+            cursor=cursor,
+            limit=limit,
             include_archived=include_archived,
+            limiter=self._node.readers,
         )
-        sessions = [decode_session(record.body) for record in records[:limit]]
-        last = sessions[-1] if len(records) > limit else None
-        return SessionPage(sessions, None if last is None else _encode_cursor(last))
 
     def _log_change(self, server: "SessionServer", info: SessionInfo) -> int:
         lsn_end = server.change(info)
         self._node.note_session_change(lsn_end)
         return lsn_end
+
+
+async def list_sessions(
+    archive: Archive,
+    workspace: str,
+    *,
+    user_id: str | None,
+    cursor: str | None,
+    limit: int,
+    include_archived: bool,
+    limiter: trio.CapacityLimiter | None = None,
+) -> SessionPage:
+    """Return sessions as the archive lists them now.
+
+    Raises:
+        InvalidFieldError: a cursor that this did not give out.
+        ArchiveUnavailableError: it is away.
+    """
+    after = None if cursor is None else _decode_cursor(cursor)
+    query = partial(
+        archive.list_sessions,
+        workspace,
+        user_id=user_id,
+        after=after,
+        limit=limit + 1,
+        include_archived=include_archived,
+    )
+    records = await trio.to_thread.run_sync(query, limiter=limiter)
+    sessions = [decode_session(record.body) for record in records[:limit]]
+    last = sessions[-1] if len(records) > limit else None
+    return SessionPage(sessions, None if last is None else _encode_cursor(last))
 
 
 def _distinct(members: tuple[str, ...]) -> tuple[str, ...]:

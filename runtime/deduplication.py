@@ -41,9 +41,11 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
 class DeduplicationWindow:
     """The accepted `(sender, client_id)` pairs of one session, oldest forgotten first."""
 
-    __slots__ = ("_older", "_recent")
+    __slots__ = ("_older", "_recent", "complete_from")
 
-    def __init__(self) -> None:
+    def __init__(self, complete_from: int = 1) -> None:
+        self.complete_from = complete_from
+        """From this seq on, every `client_id` is here: one that is not was not accepted since."""
         self._recent: _Generation | None = None
         self._older: _Generation | None = None
 
@@ -77,6 +79,8 @@ class DeduplicationWindow:
         # Entries are counted, not keys: two messages from the archive may meet under one.
         count = 0 if recent is None else len(recent.entries) // _ENTRY_BYTES
         if recent is None or count == WINDOW:
+            if recent is not None and self._older is not None:
+                self.complete_from = _ENTRY.unpack_from(recent.entries)[0]
             self._older = recent
             self._recent = recent = _Generation()
             count = 0

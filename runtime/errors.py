@@ -92,6 +92,30 @@ class BackpressureError(SessionError):
     retry_after_ms: int | None = 1_000
 
 
+class SlotMovedError(SessionError):
+    """The session is another node's, or on its way to one; nothing was accepted here."""
+
+    code = "moving"
+    hint = "resend with the same client_id after retry_after_ms"
+    retry_after_ms: int | None = 250
+
+
+class OwnerUnavailableError(SessionError):
+    """The session's owner does not answer; what was not sent to it was not accepted."""
+
+    code = "owner_unavailable"
+    hint = "resend with the same client_id after retry_after_ms"
+    retry_after_ms: int | None = 1_000
+
+
+class OutcomeUnknownError(SessionError):
+    """The request went to the session's owner, who has not answered: it may have happened."""
+
+    code = "unknown"
+    hint = "resend with the same client_id: the answer tells whether it was stored"
+    retry_after_ms: int | None = 1_000
+
+
 class ShuttingDownError(SessionError):
     """The node is stopping and takes no new work."""
 

@@ -23,26 +23,27 @@ class MessagePage:
     has_more: bool
 
 
-async def read_after(server: "SessionServer", after_seq: int, limit: int) -> MessagePage:
-    """Return the messages after a seq, oldest first.
+async def read_after(
+    server: "SessionServer", after_seq: int, limit: int, bytes_max: int | None = None
+) -> MessagePage:
+    """Return the messages after a seq, oldest first: at least one, if there is one.
 
     Raises:
         AheadOfLogError: the cursor is beyond the last message.
         ArchiveUnavailableError: part of the page is in the archive only, and it is away.
     """
     check_cursor(after_seq, server.durable_seq)
+    bytes_max = PAGE_BYTES_MAX if bytes_max is None else bytes_max
     rows: list[tuple[int, bytes]] = []
     next_seq = after_seq + 1
     if next_seq < server.first_unflushed_seq:
-        rows = await server.node.read_archive(
-            server, after_seq, limit=limit, bytes_max=PAGE_BYTES_MAX
-        )
+        rows = await server.read_stored(after_seq, limit, bytes_max)
         next_seq = rows[-1][0] + 1
     size = sum(len(body) for _, body in rows)
     if len(rows) < limit and server.first_unflushed_seq <= next_seq <= server.durable_seq:
         for record in server.unflushed_from(next_seq, limit - len(rows)):
             size += len(record.body)
-            if rows and size > PAGE_BYTES_MAX:
+            if rows and size > bytes_max:
                 break
             rows.append((record.seq, record.body))
     last_seq = rows[-1][0] if rows else after_seq

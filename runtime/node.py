@@ -15,13 +15,19 @@ import trio
 
 from runtime.catalog import Catalog
 from runtime.codec import decode_record, decode_session
-from runtime.errors import BackpressureError, SessionNotFoundError, ShuttingDownError
+from runtime.errors import (
+    BackpressureError,
+    SessionNotFoundError,
+    ShuttingDownError,
+    SlotMovedError,
+)
 from runtime.existence import Existence
 from runtime.identifiers import Stamper
 from runtime.remembering import Remembering
-from runtime.replies import Ack, WaitingReply
 from runtime.server import PendingAnswer, PendingAppend, SessionServer
 from runtime.session import Session
+from runtime.slots import Slots
+from runtime.tail import Tail
 from storage import (
     Archive,
     ArchiveUnavailableError,
@@ -31,6 +37,7 @@ from storage import (
     FlushOptions,
     LogOptions,
     LogPoisonedError,
+    Place,
     Recent,
     Record,
     SessionSnapshot,
@@ -77,6 +84,8 @@ class NodeOptions:
     unflushed_bytes_max: int = 256 * 1024 * 1024
     active_sessions_max: int = 500_000
     idle_seconds: float = 60.0
+    place: Place | None = None
+    """Its place in a ring; without one the node is alone, and owns every session of its archive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +107,10 @@ class Node:
         self.archive = archive
         self.durability = options.durability
         self.active: dict[tuple[str, str], SessionServer] = {}
+        self.leaving: dict[tuple[str, str], SessionServer] = {}
+        """Sessions of slots that are being given up: they take no requests any more."""
+        self.slots: Slots | None = None
+        """What this node owns of a ring; None where it is alone and owns everything."""
         self.catalog = Catalog(self)
         self.stamper = Stamper()
         self.unflushed_bytes = 0
@@ -106,12 +119,15 @@ class Node:
         self.tails = 0
         self.stopping = False
         self.ended = False
-        self.published: Callable[[], None] = lambda: None
-        """Called after each batch was applied: the edge writes to its sockets once per batch."""
+        self.on_published: list[Callable[[], None]] = []
+        """Called after each batch was applied: whoever has sockets writes to each once per batch."""
+        self.rehome: Callable[[Tail], None] = _end_tail
+        """Called with each tail of a session that is another node's now."""
         self.observe_ack: Callable[[float], None] = lambda _: None
         """Called after each batch with the seconds that its oldest message waited."""
         self.observe_sync: Callable[[float], None] = lambda _: None
         """Called with the seconds of each fdatasync."""
+        self.epoch: int
         self.log: CommitLog
         self.flusher: Flusher
         self.nursery: trio.Nursery
@@ -119,7 +135,7 @@ class Node:
         self._activating: dict[tuple[str, str], trio.Event] = {}
         self.remembering = Remembering(self._read_recent)
         self._existence = Existence(self._find_sessions, self.start_soon)
-        self._readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
+        self.readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
         self._last_session_lsn_end = 0
         self.tick()
 
@@ -191,7 +207,13 @@ class Node:
     # Sessions
 
     async def open(
-        self, workspace: str, session_id: str, *, may_be_new: bool = False, to_append: bool = False
+        self,
+        workspace: str,
+        session_id: str,
+        *,
+        may_be_new: bool = False,
+        to_append: bool = False,
+        to_follow: bool = False,  # noqa: ARG002 - what is here can always be followed
     ) -> SessionServer:
         """Return the session's server, activating it from the archive if needed.
 
@@ -202,12 +224,15 @@ class Node:
 
         Raises:
             SessionNotFoundError: no checkpoint has passed since nobody else could have created it.
+            SlotMovedError: another node owns it.
             SessionDeletedError, BackpressureError, ArchiveUnavailableError.
             ShuttingDownError: with `may_be_new`, if the node ended meanwhile.
         """
         key = (workspace, session_id)
         while True:
             server = self.active.get(key)
+            if server is None and self.slots is not None:
+                self.slots.find(key)
             if server is not None:
                 server.touched = self.sweeps
                 if not self.is_durable(server.info_lsn_end):
@@ -228,9 +253,13 @@ class Node:
         workspace, session_id = key
         activation = self._activating[key] = trio.Event()
         try:
+            claim = None if self.slots is None else self.slots.find(key)
             snapshot = None
             if not may_be_new or await self._existence.check(key):
                 snapshot = await self._read_session(workspace, session_id, DEDUPLICATION_AT_ONCE)
+            if self.slots is not None and self.slots.find(key) is not claim:
+                # Somebody else may have written to it meanwhile.
+                raise SlotMovedError(f"session {session_id} was elsewhere meanwhile")
             if snapshot is None:
                 raise SessionNotFoundError(f"no session {session_id}", session=session_id)
             session = Session(workspace, decode_session(snapshot.record.body))
@@ -285,13 +314,25 @@ class Node:
         assert key not in self.active
         if len(self.active) >= self.options.active_sessions_max:
             raise BackpressureError(f"{len(self.active)} sessions are active, the most allowed")
-        server = self.active[key] = SessionServer(self, session)
+        server = SessionServer(self, session)
+        if self.slots is not None:
+            self.slots.find(key).servers[key] = server
+        self.active[key] = server
         return server
+
+    def find(self, workspace: str, session_id: str) -> SessionServer | None:
+        """Return the session's server if it is active."""
+        return self.active.get((workspace, session_id))
 
     def discard(self, server: SessionServer) -> None:
         """Take back `adopt` for a session of which nothing was logged."""
         assert server.open_records == 0
-        del self.active[server.session.workspace, server.info.session]
+        self._forget((server.session.workspace, server.info.session))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        del self.active[key]
+        if self.slots is not None:
+            del self.slots.find(key).servers[key]
 
     def note_session_change(self, lsn_end: int) -> None:
         """Remember how far the archive must be flushed before a listing is up to date."""
@@ -309,34 +350,6 @@ class Node:
             await self.flusher.wait_flushed(lsn_end)
         if scope.cancelled_caught:
             raise ArchiveUnavailableError("it does not take what was written")
-
-    # Messages, for callers that wait (HTTP); sockets call the server itself
-
-    async def append(
-        self,
-        server: SessionServer,
-        *,
-        sender: str,
-        client_id: str | None = None,
-        kind: str = "text",
-        content: bytes,
-        metadata: bytes = b"{}",
-        expected_seq: int | None = None,
-    ) -> Ack:
-        """Append a message and return when it is durable; raises as `SessionServer.append`."""
-        self.tick()
-        reply = WaitingReply()
-        server.append(sender, client_id, kind, content, metadata, expected_seq, reply, None)
-        return await reply.wait_ack()
-
-    async def mark_read(self, server: SessionServer, *, user: str, seq: int) -> int:
-        """Move a read cursor; return where it stands, once that is durable."""
-        self.tick()
-        reply = WaitingReply()
-        server.mark_read(user, seq, reply, None)
-        stands_at = server.reads.get(user, 0)
-        await reply.wait()
-        return stands_at
 
     # State of the node
 
@@ -384,7 +397,8 @@ class Node:
         """A batch is durable: apply, publish and acknowledge it, in log order."""
         for item in items:
             item.committed()
-        self.published()
+        for publish in self.on_published:
+            publish()
         oldest = items[0] if items else None
         if type(oldest) is PendingAppend:
             self.observe_ack(max(0.0, time.time() - oldest.record.at_ms / 1000))
@@ -400,7 +414,7 @@ class Node:
             by_session.setdefault((record.workspace, record.session), []).append(record)
         for key, its_records in by_session.items():
             # What recovery flushes belongs to sessions that are not active yet.
-            server = self.active.get(key)
+            server = self.active.get(key) or self.leaving.get(key)
             if server is not None:
                 server.flushed(its_records)
         self.log.release(cursor)
@@ -432,9 +446,14 @@ class Node:
             for index, (key, server) in enumerate(list(self.active.items())):
                 if index % SWEEP_PIECE == 0:
                     await trio.lowlevel.checkpoint()
-                if server.is_idle(self.sweeps - 1):
-                    del self.active[key]
+                if server.is_idle(self.sweeps - 1) and self.active.get(key) is server:
+                    self._forget(key)
 
     async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking read of the archive in one of `ARCHIVE_READERS_MAX` worker threads."""
-        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._readers)
+        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self.readers)
+
+
+def _end_tail(tail: Tail) -> None:
+    """There is nobody who would know where the session is: its reader asks again."""
+    tail.end(SlotMovedError(f"session {tail.server.info.session} is on its way to another node"))

@@ -8,6 +8,7 @@ import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -78,9 +79,14 @@ async def _serve_log(
 ) -> AsyncIterator[None]:
     """Take an epoch, recover the log, flush what survived; then the node may serve."""
     log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
-    ownership = await trio.to_thread.run_sync(
-        node.archive.begin_epoch, node_id.hex, node.durability, log_epoch
+    begin = partial(
+        node.archive.begin_epoch,
+        node_id.hex,
+        node.durability,
+        log_epoch,
+        node.options.place,
     )
+    ownership = await trio.to_thread.run_sync(begin)
     async with open_commit_log(
         directory,
         node_id=node_id.bytes,
@@ -99,6 +105,7 @@ async def _serve_log(
             reread=node.reread,
             options=node.options.flush,
         )
+        node.epoch = ownership.epoch
         node.push = node.flusher.push
         node.flusher.extend([decode_record(stored) for stored in survivors])
         survivors.clear()

@@ -8,7 +8,7 @@ import trio
 from runtime.errors import SessionError
 
 if TYPE_CHECKING:
-    from runtime.server import SessionServer
+    from runtime.served import Served
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,14 @@ class Ack:
 class Reply(Protocol):
     """Who asked. Each request gets exactly one of these calls, never before what it says is durable."""
 
+    @property
+    def user(self) -> str | None:
+        """The user who asks, and must be allowed to; None where a backend answers for it."""
+
     def acked(
         self,
         ref: Any,
-        server: "SessionServer",
+        server: "Served",
         seq: int,
         id: str,
         client_id: str | None,
@@ -42,10 +46,29 @@ class Reply(Protocol):
         """The request was refused; nothing was changed by it."""
 
 
+async def append_durably(
+    server: "Served",
+    *,
+    sender: str,
+    client_id: str | None = None,
+    kind: str = "text",
+    content: bytes,
+    metadata: bytes = b"{}",
+    expected_seq: int | None = None,
+    user: str | None = None,
+) -> Ack:
+    """Append a message and return when it is durable; for tasks that wait. Raises as `Served.append`."""
+    server.tick()
+    reply = WaitingReply(user)
+    server.append(sender, client_id, kind, content, metadata, expected_seq, reply, None)
+    return await reply.wait_ack()
+
+
 class WaitingReply:
     """A reply that one task waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str | None = None) -> None:
+        self.user = user
         self._answered = trio.Event()
         self._ack: Ack | None = None
         self._error: SessionError | None = None
@@ -53,7 +76,7 @@ class WaitingReply:
     def acked(
         self,
         ref: Any,  # noqa: ARG002
-        server: "SessionServer",  # noqa: ARG002
+        server: "Served",  # noqa: ARG002
         seq: int,
         id: str,
         client_id: str | None,

@@ -8,15 +8,16 @@ from the archive and from there on out of memory. The server stays active until 
 assigned is flushed (`open_records` is 0), so activation never reads a half-flushed session.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
 from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
-from runtime.replies import Reply
+from runtime.history import MessagePage, read_after, read_before
+from runtime.replies import Reply, WaitingReply
 from runtime.session import Session, check_cursor
 from storage import MessageRecord, ReadRecord, Record, RecordType, SessionRecord, record_prefix
 
@@ -26,6 +27,16 @@ if TYPE_CHECKING:
 
 ENVELOPE_BYTES = 1_024
 """Upper bound of what `encode_message` and the log add around a payload: six ids, times, braces."""
+
+
+class Watcher(Protocol):
+    """Who has the session open elsewhere."""
+
+    def changed(self, body: bytes) -> None:
+        """The session's state is another one, and durable."""
+
+    def moved(self) -> None:
+        """The session is another node's now."""
 
 
 class PendingAppend(msgspec.Struct, gc=False):
@@ -86,6 +97,7 @@ class SessionServer:
         "session",
         "tails",
         "touched",
+        "watchers",
     )
 
     def __init__(self, node: "Node", session: Session) -> None:
@@ -97,9 +109,16 @@ class SessionServer:
         self.touched = node.sweeps
         self.live: dict[Tail, None] = {}
         self.tails: set[Tail] = set()
+        self.watchers: set[Watcher] | None = None
+        """Who must hear of each change of the session, and of its end here; a set once there is one."""
         self._unflushed: list[MessageRecord] = []
         self._unflushed_start = 0
         self._message_prefix = record_prefix(RecordType.MESSAGE, session.workspace)
+
+    @property
+    def workspace(self) -> str:
+        """The workspace that it is in."""
+        return self.session.workspace
 
     @property
     def info(self) -> SessionInfo:
@@ -110,6 +129,104 @@ class SessionServer:
     def reads(self) -> dict[str, int]:
         """The read cursors, by user."""
         return self.session.reads
+
+    def tick(self) -> None:
+        """Take the time for the messages that follow."""
+        self.node.tick()
+
+    def is_ready(self, *, to_append: bool = False, to_follow: bool = False) -> bool:  # noqa: ARG002
+        """Tell whether a request can be handled now: what is assigned of the session's state is durable.
+
+        To append, the session must know its `client_id`s too.
+        """
+        return self.node.is_durable(self.info_lsn_end) and (
+            self.session.window is not None or not to_append
+        )
+
+    def check_not_deleted(self) -> None:
+        """Raise `SessionDeletedError` if the session was erased."""
+        self.session.check_not_deleted()
+
+    # Who follows it.
+
+    def attach(self, tail: "Tail") -> None:
+        """Note that a tail follows this session."""
+        self.tails.add(tail)
+        self.node.tails += 1
+        if self.session.window is None:
+            self.node.remembering.remember_soon(self)
+
+    def detach(self, tail: "Tail") -> None:
+        """Forget a tail."""
+        self.tails.discard(tail)
+        self.live.pop(tail, None)
+        self.node.tails -= 1
+
+    def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task of a tail; it ends with the node."""
+        self.node.start_soon(task)
+
+    def rehome(self, tail: "Tail") -> None:
+        """Have the node find out where a tail goes on."""
+        self.node.rehome(tail)
+
+    def moved(self) -> None:
+        """The session is another node's now, with all that was assigned: send the tails after it."""
+        assert self.open_records == 0
+        for watcher in list(self.watchers or ()):
+            watcher.moved()
+        for tail in list(self.tails):
+            tail.sink.moved(tail)
+
+    def watch(self, watcher: "Watcher") -> None:
+        """Tell `watcher` of each change, from now on."""
+        if self.watchers is None:
+            self.watchers = set()
+        self.watchers.add(watcher)
+
+    async def move_read_cursor(
+        self,
+        user_id: str,
+        seq: int,
+        user: str | None = None,  # noqa: ARG002
+    ) -> int:
+        """Move a read cursor forward; return where it stands, once that is durable.
+
+        Raises:
+            AheadOfLogError, StorageError: as `mark_read`.
+        """
+        self.node.tick()
+        reply = WaitingReply()
+        self.mark_read(user_id, seq, reply, None)
+        stands_at = self.reads.get(user_id, 0)
+        await reply.wait()
+        return stands_at
+
+    async def read_stored(
+        self, after_seq: int, limit: int, bytes_max: int
+    ) -> list[tuple[int, bytes]]:
+        """Return archived messages after a seq; raises as `Node.read_archive`."""
+        return await self.node.read_archive(self, after_seq, limit=limit, bytes_max=bytes_max)
+
+    # What is here was checked here, just before: `user` is for those who ask from elsewhere.
+
+    async def read_after(
+        self,
+        after_seq: int,
+        limit: int,
+        user: str | None = None,  # noqa: ARG002
+    ) -> MessagePage:
+        """Return the messages after a seq, oldest first; raises as `runtime.history.read_after`."""
+        return await read_after(self, after_seq, limit)
+
+    async def read_before(
+        self,
+        before_seq: int,
+        limit: int,
+        user: str | None = None,  # noqa: ARG002
+    ) -> MessagePage:
+        """Return the newest messages below a seq, oldest first; raises as `read_after`."""
+        return await read_before(self, before_seq, limit)
 
     # What clients ask for.
 
@@ -232,6 +349,8 @@ class SessionServer:
 
     def end_tails(self, record: SessionRecord) -> None:
         """End the tails of who may not read on, now that the session's new state is durable."""
+        for watcher in self.watchers or ():
+            watcher.changed(record.body)
         name = record.session
         error: SessionError
         if record.state == "deleted":
@@ -278,4 +397,6 @@ class SessionServer:
 
     def is_idle(self, sweep: int) -> bool:
         """Tell whether nothing would be lost or noticed if this server went away."""
-        return self.open_records == 0 and not self.tails and self.touched < sweep
+        return (
+            self.open_records == 0 and not self.tails and not self.watchers and self.touched < sweep
+        )

@@ -10,7 +10,7 @@ its message has a seq; the read cursor of a user never goes back.
 from collections.abc import Iterable
 
 from runtime.codec import SessionInfo, encode_message, encode_read, message_prefix
-from runtime.deduplication import Accepted, DeduplicationWindow
+from runtime.deduplication import WINDOW, Accepted, DeduplicationWindow
 from runtime.errors import (
     AheadOfLogError,
     ClientIdReusedError,
@@ -42,9 +42,9 @@ class Session:
         self.reads.update(snapshot.reads)
 
     def remember(self, recent: Iterable[Recent]) -> None:
-        """Take over the `client_id`s of the last messages, ascending by seq; none of a new session."""
+        """Take over the `client_id`s of the last `WINDOW` messages, ascending by seq; none of a new session."""
         assert self.window is None
-        self.window = window = DeduplicationWindow()
+        self.window = window = DeduplicationWindow(max(1, self.next_seq - WINDOW))
         for sender, client_id, seq, message_id, digest in recent:
             window.add(sender, client_id, seq, message_id, digest)
 
@@ -63,6 +63,14 @@ class Session:
                 seq=accepted.seq,
             )
         return accepted
+
+    def may_have_forgotten(self, sender: str, client_id: str, after_seq: int) -> bool:
+        """Tell whether a message that came after a seq may have been accepted and is not known any more."""
+        assert self.window is not None
+        return (
+            after_seq + 1 < self.window.complete_from
+            and self.window.find(sender, client_id) is None
+        )
 
     def check_append(self, expected_seq: int | None) -> None:
         """Check that a new message may be appended now.

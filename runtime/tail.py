@@ -10,15 +10,13 @@ Memory for a tail is what its sink holds, never more.
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
-from runtime.errors import SessionDeletedError, SessionError
+from runtime.errors import SessionError
+from runtime.served import Served
 from storage import ArchiveUnavailableError
-
-if TYPE_CHECKING:
-    from runtime.server import SessionServer
 
 PAGE_MESSAGES_MAX = 500
 PAGE_BYTES_MAX = 256 * 1024
@@ -47,6 +45,9 @@ class Sink(Protocol):
     def ended(self, tail: "Tail", error: SessionError) -> None:
         """The session is gone; no more messages come."""
 
+    def moved(self, tail: "Tail") -> None:
+        """The session is another node's now: see to it that the tail goes on there."""
+
     def failed(self, tail: "Tail", error: Exception) -> None:
         """A bug ended the tail: tell the reader, and log it."""
 
@@ -57,34 +58,39 @@ class Tail:
     `reader` is the user who must be allowed to read, or None where a backend answers for the reader.
     """
 
-    __slots__ = ("closed", "next_seq", "reader", "server", "sink")
+    __slots__ = ("_catching_up", "closed", "next_seq", "reader", "server", "sink")
 
     def __init__(
-        self, server: "SessionServer", sink: Sink, after_seq: int, reader: str | None = None
+        self, server: Served, sink: Sink, after_seq: int, reader: str | None = None
     ) -> None:
         self.server = server
         self.sink = sink
         self.reader = reader
         self.next_seq = after_seq + 1
         self.closed = False
-        server.tails.add(self)
-        if server.session.window is None:
-            server.node.remembering.remember_soon(server)
-        server.node.tails += 1
+        self._catching_up = False
+        server.attach(self)
 
     def start(self) -> None:
         """Begin delivering: live at once where there is nothing to replay."""
-        if not self._go_live():
-            self.server.node.start_soon(self._run)
+        if not self._catching_up and not self._go_live():
+            self._catching_up = True
+            self.server.start_soon(self._run)
+
+    def move(self, server: Served) -> None:
+        """Go on at another node's server of the same session, from where this came to."""
+        assert not self.closed
+        self.server.detach(self)
+        self.server = server
+        server.attach(self)
+        self.start()
 
     def close(self) -> None:
         """Deliver nothing more."""
         if self.closed:
             return
         self.closed = True
-        self.server.node.tails -= 1
-        self.server.live.pop(self, None)
-        self.server.tails.discard(self)
+        self.server.detach(self)
 
     def end(self, error: SessionError) -> None:
         """Close, and tell the sink why."""
@@ -95,7 +101,7 @@ class Tail:
     def fall_behind(self) -> None:
         """Leave the live list and read on from `next_seq` when the sink has room."""
         del self.server.live[self]
-        self.server.node.start_soon(self._run)
+        self.start()
 
     def _go_live(self) -> bool:
         if self.next_seq <= self.server.durable_seq:
@@ -110,6 +116,8 @@ class Tail:
         except Exception as error:  # noqa: BLE001 - a bug that one reader meets ends nobody else
             self.close()
             self.sink.failed(self, error)
+        finally:
+            self._catching_up = False
 
     async def _catch_up(self) -> None:
         limit = PAGE_MESSAGES_FIRST
@@ -136,14 +144,15 @@ class Tail:
         """Deliver a page of at most `limit` messages; return the limit for the next one."""
         server = self.server
         try:
-            page = await server.node.read_archive(
-                server, self.next_seq - 1, limit=limit, bytes_max=PAGE_BYTES_MAX
-            )
+            page = await server.read_stored(self.next_seq - 1, limit, PAGE_BYTES_MAX)
         except ArchiveUnavailableError:
             await trio.sleep(RETRY_SECONDS)
             return limit
-        except SessionDeletedError as error:
-            self.end(error)
+        except SessionError as error:
+            if error.retry_after_ms is None:
+                self.end(error)
+            else:
+                await trio.sleep(RETRY_SECONDS)
             return limit
         for seq, body in page:
             if self.closed:
@@ -188,6 +197,10 @@ class Follower:
         self._error = error
         self._wake()
 
+    def moved(self, tail: Tail) -> None:
+        """Have the node find out where it goes on."""
+        tail.server.rehome(tail)
+
     def failed(self, tail: Tail, error: Exception) -> None:  # noqa: ARG002
         """Raise `error` in the reader."""
         self._error = error
@@ -221,7 +234,7 @@ class Follower:
 
 @asynccontextmanager
 async def follow(
-    server: "SessionServer", after_seq: int, reader: str | None = None
+    server: Served, after_seq: int, reader: str | None = None
 ) -> AsyncIterator[Follower]:
     """Follow a session from a cursor: `await follower.receive()` returns what comes next."""
     follower = Follower()

@@ -29,6 +29,7 @@ from storage.errors import (
     LogBehindCursorError,
     LogPoisonedError,
     LogQueueFullError,
+    RingChangedError,
     StorageError,
     StorageFullError,
 )
@@ -41,6 +42,18 @@ from storage.inspection import dump as dump_log
 from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
+from storage.membership import (
+    ACTIVE,
+    DEAD,
+    DRAINED,
+    DRAINING,
+    JOINING,
+    NodeEntry,
+    Place,
+    PlannedChange,
+    Ring,
+    RingChange,
+)
 from storage.ownership import NodeState, Ownership
 from storage.record import (
     MessageRecord,
@@ -54,6 +67,11 @@ from storage.record import (
 from storage.segment import highest_epoch
 
 __all__ = [
+    "ACTIVE",
+    "DEAD",
+    "DRAINED",
+    "DRAINING",
+    "JOINING",
     "ApiKey",
     "Archive",
     "ArchiveBehindLogError",
@@ -85,8 +103,11 @@ __all__ = [
     "LogStatistics",
     "Lost",
     "MessageRecord",
+    "NodeEntry",
     "NodeState",
     "Ownership",
+    "Place",
+    "PlannedChange",
     "ReadRecord",
     "RealDirectory",
     "Recent",
@@ -94,6 +115,9 @@ __all__ = [
     "RecordType",
     "Repair",
     "Report",
+    "Ring",
+    "RingChange",
+    "RingChangedError",
     "SessionRecord",
     "SessionSnapshot",
     "StorageError",

@@ -20,11 +20,12 @@ import msgspec
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from storage import history, keys, ownership
+from storage import history, keys, membership, ownership
 from storage.dialect import Dialect
 from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
+from storage.membership import Membership, Place, PlannedChange, Ring, RingChange
 from storage.ownership import NodeState, Ownership
 from storage.record import Record, SessionRecord
 from storage.rows import RowsRefusedError, RowWriter
@@ -54,11 +55,17 @@ class Archive:
         self._dialect = dialect
         self._rows = RowWriter(dialect)
         self._history = History(dialect)
+        self._membership = Membership(dialect.rows_sql, dialect.joined_slots_sql)
 
     # Ownership and flushing
 
-    def begin_epoch(self, node_id: str, level: str, above_epoch: int = 0) -> Ownership:
+    def begin_epoch(
+        self, node_id: str, level: str, above_epoch: int = 0, place: Place | None = None
+    ) -> Ownership:
         """Take a new epoch for this node, higher than `above_epoch`, and return its cursor too.
+
+        A node without a `place` in a ring is alone, and tolerates no other; one that has one, only those that
+        it can reach, as they can reach it from now on.
 
         `above_epoch` is the highest epoch that the node's own log knows: an archive that was
         restored to an older state must not hand the same one out again.
@@ -70,7 +77,12 @@ class Archive:
         """
         with self._transaction() as connection:
             ownership.settle_level(connection, level)
-            return ownership.take_epoch(connection, node_id, level, above_epoch)
+            taken = ownership.take_epoch(
+                connection, node_id, level, above_epoch, alone=place is None
+            )
+            if place is not None:
+                self._membership.register(connection, node_id, place)
+            return taken
 
     def read_cursor(self, node_id: str) -> Ownership:
         """Return the epoch and the cursor as they stand."""
@@ -101,6 +113,59 @@ class Archive:
             self._flush(self._rows.write, node_id, epoch, cursor, records)
         except RowsRefusedError:
             self._flush(self._rows.write_carefully, node_id, epoch, cursor, records)
+
+    # The ring
+
+    def read_ring(self) -> Ring:
+        """Return the nodes and the slots, as they are at its version, or have become since."""
+        return self._read(self._membership.read)
+
+    def read_ring_version(self) -> int:
+        """Return the ring's version, to see whether anything changed."""
+        return self._read(membership.read_version)
+
+    def change_ring(self, change: PlannedChange) -> int:
+        """Make a planned change; return the version that it led to.
+
+        Raises:
+            RingChangedError: the ring is not as it was when the change was worked out.
+        """
+        with self._transaction() as connection:
+            return self._membership.change(connection, change)
+
+    def list_ring_changes(self, limit: int = membership.HISTORY_MAX) -> list[RingChange]:
+        """Return the last planned changes, newest first."""
+        return self._read(lambda connection: membership.list_changes(connection, limit))
+
+    def claim_slots(self, node_id: str, epoch: int, slots: Sequence[int]) -> list[int]:
+        """Take slots that are nobody's and meant for this node; return those that it got.
+
+        Raises:
+            FencedError: another epoch began, or the node was retired.
+        """
+        with self._transaction() as connection:
+            return self._membership.claim(connection, node_id, epoch, slots)
+
+    def release_slots(
+        self, node_id: str, epoch: int, cursor: int, slots: Sequence[int]
+    ) -> list[int]:
+        """Give slots up, of which the archive must hold everything below `cursor`; return those given up.
+
+        Raises:
+            FencedError: another epoch began, or the node was retired.
+            CursorMismatchError: the archive does not hold it.
+        """
+        with self._transaction() as connection:
+            return self._membership.release(connection, node_id, epoch, cursor, slots)
+
+    def beat(self, node_id: str, epoch: int) -> None:
+        """Say that a node is alive.
+
+        Raises:
+            FencedError: another epoch began, or the node was retired.
+        """
+        with self._transaction() as connection:
+            membership.beat(connection, node_id, epoch)
 
     # Reading
 

@@ -49,6 +49,9 @@ class Dialect(Protocol):
     page_sql: str
     """Aggregates of rows (seq, body): seqs and lengths joined by commas, bodies by nothing."""
 
+    joined_slots_sql: str
+    """Aggregates of rows of `slots`: their numbers, joined by commas."""
+
     bytes_sql: str
     """A message's body as raw bytes."""
 

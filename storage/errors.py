@@ -17,6 +17,7 @@
     ├── ArchiveOwnedError        another node owns the archive
     ├── DurabilityMismatchError  the cluster runs at another durability level
     ├── CursorMismatchError      the flush cursor is not where it was left
+    ├── RingChangedError         the ring is not at the version that a change was worked out from
     └── FencedError              this epoch is over: a later one began, or the node was retired
 """
 
@@ -197,6 +198,18 @@ class CursorMismatchError(StorageError):
     def __init__(self, expected: int, found: int) -> None:
         super().__init__(f"the flush cursor is {found}, expected {expected}")
         self.expected = expected
+        self.found = found
+
+
+class RingChangedError(StorageError):
+    """Somebody else changed the ring meanwhile: work the change out again, from the ring as it is."""
+
+    code = "ring_changed"
+    hint = "look at the ring again, then repeat the command"
+
+    def __init__(self, seen: int, found: int) -> None:
+        super().__init__(f"the ring is at version {found}, the change was worked out at {seen}")
+        self.seen = seen
         self.found = found
 
 

@@ -5,10 +5,11 @@ durable first takes its `owner_epochs` row FOR SHARE where the epoch is still it
 epoch updates that row. So the one waits for the other: a flush commits before the epoch changes,
 or it is refused. (On SQLite the writer's lock does the same.)
 
-One node owns an archive: the one whose epoch is not sealed. Sessions are not divided between nodes,
-so two of them would each give out the same seqs. Retiring a node seals its epoch; that fences its
-process, and lets another node begin. Who begins holds the cluster's row, so of two that begin at once
-the second sees the first.
+Nodes that can reach each other divide the sessions between them (`storage.membership`). A node that has no
+address for the others is alone: it owns all sessions, and two that both do would each give out the same seqs.
+So it begins only where no other node's epoch is open, and while its own is, no other begins. Retiring a node
+seals its epoch; that fences its process, and lets another node begin. Who begins holds the cluster's row,
+so of two that begin at once the second sees the first.
 
 Every function here runs in the caller's transaction.
 """
@@ -23,7 +24,7 @@ from storage.errors import (
     DurabilityMismatchError,
     FencedError,
 )
-from storage.schema import cluster, flush_cursors, owner_epochs
+from storage.schema import cluster, flush_cursors, nodes, owner_epochs
 
 DURABILITY = "durability"
 """The name of the cluster's durability level in `cluster`."""
@@ -73,15 +74,20 @@ def settle_level(connection: Connection, level: str) -> None:
         raise DurabilityMismatchError(str(found), level)
 
 
-def take_epoch(connection: Connection, node_id: str, level: str, above: int) -> Ownership:
+def take_epoch(
+    connection: Connection, node_id: str, level: str, above: int, *, alone: bool
+) -> Ownership:
     """Give this node a new epoch, higher than its last one and than `above`.
 
     Raises:
-        ArchiveOwnedError: another node's epoch is not sealed.
+        ArchiveOwnedError: another node's epoch is not sealed, and it is alone, or this one is.
     """
-    owner = _read_other_owner(connection, node_id)
+    owner = _read_other_owner(connection, node_id, alone=alone)
     if owner is not None:
         raise ArchiveOwnedError(owner)
+    if alone:
+        # Nobody may count on reaching it, as they could in an earlier life.
+        connection.execute(update(nodes).where(nodes.c.node_id == node_id).values(address=""))
     connection.execute(_FIRST_EPOCH, {"node_id": node_id, "level": level})
     connection.execute(_FIRST_CURSOR, {"node_id": node_id})
     seen = owner_epochs.c.epoch
@@ -154,9 +160,12 @@ def seal_epoch(connection: Connection, node_id: str, epoch: int) -> bool:
     return sealed.rowcount == 1
 
 
-def _read_other_owner(connection: Connection, node_id: str) -> str | None:
+def _read_other_owner(connection: Connection, node_id: str, *, alone: bool) -> str | None:
     owner = owner_epochs.c
     others = select(owner.node_id).where(owner.node_id != node_id, owner.sealed_epoch < owner.epoch)
+    if not alone:
+        reachable = select(nodes.c.node_id).where(nodes.c.address != "")
+        others = others.where(owner.node_id.not_in(reachable))
     found: str | None = connection.scalar(others.order_by(owner.node_id).limit(1))
     return found
 

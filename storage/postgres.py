@@ -130,6 +130,7 @@ class PostgresDialect:
         " string_agg(CAST(length(body) AS text), ',' ORDER BY seq),"
         " string_agg(body, CAST('' AS bytea) ORDER BY seq)"
     )
+    joined_slots_sql = "string_agg(CAST(slot AS text), ',')"
     bytes_sql = "convert_to(body, 'UTF8')"
 
     def __init__(self, url: str) -> None:

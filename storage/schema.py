@@ -10,6 +10,8 @@ Invariants:
 * `flush_cursors` is the only place where the flushed position lives, and `owner_epochs` the only
   place where the fencing token lives. They are apart so that a flush can share-lock the one while
   it moves the other.
+* A slot's row names its one owner: who gives out seqs in the slot's sessions. `nodes` and `slots` change
+  with the ring's version (in `cluster`), heartbeats apart.
 * `session_members` is derived from `sessions` (its owner and its `members`), for listing by user.
 
 Text is compared byte by byte (`COLLATE "C"`), so that both databases order ids as Python does.
@@ -36,7 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The migration that these tables belong to: the newest one in `storage/migrations/versions`."""
 
 metadata = MetaData()
@@ -67,6 +69,39 @@ flush_cursors = Table(
     metadata,
     Column("node_id", name_type, primary_key=True),
     Column("lsn", integer_type, nullable=False),
+    sqlite_strict=True,
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("node_id", name_type, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("weight", integer_type, nullable=False),
+    Column("beat", integer_type, nullable=False),
+    sqlite_strict=True,
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("slot", integer_type, primary_key=True, autoincrement=False),
+    # "" where nobody has it, or should have it.
+    Column("owner", name_type, nullable=False),
+    Column("target", name_type, nullable=False),
+    sqlite_strict=True,
+)
+
+ring_changes = Table(
+    "ring_changes",
+    metadata,
+    Column("version", integer_type, primary_key=True, autoincrement=False),
+    Column("at_ms", integer_type, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("node_id", name_type, nullable=False),
+    Column("slots_moved", integer_type, nullable=False),
     sqlite_strict=True,
 )
 

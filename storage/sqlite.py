@@ -75,6 +75,7 @@ class SqliteDialect:
     recent_sql = "json_group_array(json_array(m.sender, m.client_id, m.seq, m.id, m.digest))"
     reads_sql = "json_group_object(r.user_id, r.seq)"
     page_sql = "group_concat(seq), group_concat(length(body)), CAST(group_concat(body, '') AS BLOB)"
+    joined_slots_sql = "group_concat(slot)"
     bytes_sql = "CAST(body AS BLOB)"
 
     def __init__(self, path: Path) -> None:

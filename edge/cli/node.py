@@ -55,7 +55,7 @@ def retire(
     \b
       ringlog node retire 7c0e5a1de3664a2c8f0c4c3a2b1f9d10
     """
-    wanted = _parse(node_id)
+    wanted = parse_node_id(node_id)
     with open_existing_archive(config) as archive:
         node = next((each for each in archive.list_nodes() if each.node_id == wanted), None)
         if node is None or node.retired:
@@ -89,7 +89,7 @@ def _consequence(node: "NodeState") -> str:
     )
 
 
-def _parse(node_id: str) -> str:
+def parse_node_id(node_id: str) -> str:
     """Return the id as the archive writes it; the file `node_id` has it with dashes."""
     try:
         return uuid.UUID(node_id).hex

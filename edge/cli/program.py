@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import check, configuration, flush, keys, log, node, serving, session
+from edge.cli import check, configuration, flush, keys, log, node, ring, serving, session
 from edge.cli.failure import CommandError, ExitCode, command_error
 from edge.cli.streams import OutputError, abandon, flush_stdout, prepare_streams, say
 from edge.printable import escape
@@ -40,6 +40,7 @@ def build() -> typer.Typer:
     )
     program.callback()(_root)
     program.command("serve")(serving.serve)
+    program.command("up")(serving.up)
     program.command("doctor")(check.doctor)
     program.command("health")(check.health)
     program.add_typer(session.commands, name="session")
@@ -48,6 +49,7 @@ def build() -> typer.Typer:
     program.add_typer(configuration.commands, name="config")
     program.add_typer(keys.commands, name="key")
     program.add_typer(node.commands, name="node")
+    program.add_typer(ring.commands, name="ring")
     return program
 
 

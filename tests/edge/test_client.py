@@ -6,6 +6,7 @@ from websockets.frames import Frame, Opcode
 
 from edge.auth import Authenticator, generate_key, hash_key
 from edge.limits import Limits
+from runtime import append_durably
 from storage import ApiKey
 from tests.edge.conftest import TOKEN_SECRET, OpenPump
 from tests.edge.socket_client import open_socket
@@ -356,7 +357,7 @@ async def test_who_is_removed_from_a_session_hears_no_more_of_it(open_pump: Open
             ended = await client.receive("error")
             assert (ended["code"], ended["session"]) == ("session_not_found", "s")
             session = await server.node.open("default", "s")
-            await server.node.append(session, sender="alice", content=b"1")
+            await append_durably(session, sender="alice", content=b"1")
             assert (await client.ask(type="ping", ref="p"))["type"] == "ok"
 
 

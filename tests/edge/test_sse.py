@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from edge.auth import SCOPES, generate_key
 from edge.limits import Limits
+from runtime import append_durably
 from tests.edge.http_client import EventReader, HttpClient, open_http
 from tests.edge.one_port import OnePort, api_key, keyed, open_one_port
 
@@ -80,7 +81,7 @@ async def test_a_long_replay_comes_whole_and_in_order(tmp_path: Path) -> None:
                 body = b'"%d"' % number
 
                 async def append(body: bytes = body) -> None:
-                    await edge.node.append(server, sender="u", content=body)
+                    await append_durably(server, sender="u", content=body)
 
                 nursery.start_soon(append)
         await edge.node.flusher.flush_all()

@@ -79,8 +79,8 @@ ARCHIVE_MUTANTS = (
     mutant(
         "an epoch is handed out again after the archive was restored",
         "runtime/opening.py",
-        "node_id.hex, node.durability, log_epoch",
-        "node_id.hex, node.durability, 0 * log_epoch",
+        "        log_epoch,\n",
+        "        0 * log_epoch,\n",
         NODE
         + "test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_above_all_of_the_log",
     ),

@@ -23,9 +23,10 @@ from tests.mutants.archive import ARCHIVE_MUTANTS
 from tests.mutants.commit_log import LOG_MUTANTS
 from tests.mutants.edge import EDGE_MUTANTS
 from tests.mutants.mutant import Mutant
+from tests.mutants.ring import RING_MUTANTS
 from tests.mutants.runtime import RUNTIME_MUTANTS
 
-MUTANTS = LOG_MUTANTS + ARCHIVE_MUTANTS + RUNTIME_MUTANTS + EDGE_MUTANTS
+MUTANTS = LOG_MUTANTS + ARCHIVE_MUTANTS + RUNTIME_MUTANTS + RING_MUTANTS + EDGE_MUTANTS
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("storage", "runtime", "agents", "edge", "bench", "tests", "pyproject.toml")

@@ -98,8 +98,8 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "a session that is followed learns its client_ids only when somebody sends",
-        "runtime/tail.py",
-        "            server.node.remembering.remember_soon(server)\n",
+        "runtime/server.py",
+        "            self.node.remembering.remember_soon(self)\n",
         "            pass\n",
         RESENDS + "test_a_session_that_is_followed_knows_its_client_ids_soon_after",
     ),
@@ -128,15 +128,15 @@ RUNTIME_MUTANTS = (
     mutant(
         "a send goes before the client_ids of a session that was only read",
         "edge/client.py",
-        "server.session.window is not None or type(request) is not Send",
-        "server.session.window is not None or True",
+        "server.is_ready(to_append=kind is Send,",
+        "server.is_ready(to_append=False,",
         "tests/edge/test_client.py::test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised",
     ),
     mutant(
         "a queued send goes before the client_ids of its session",
         "edge/client.py",
-        "        to_append = type(request) is Send\n",
-        "        to_append = False\n",
+        "            to_append=type(request) is Send,\n",
+        "            to_append=False,\n",
         "tests/edge/test_client.py::test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised",
     ),
     mutant(
@@ -184,8 +184,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "a session with unflushed records is deactivated",
         "runtime/server.py",
-        "        return self.open_records == 0 and not self.tails",
-        "        return not self.tails",
+        "            self.open_records == 0 and not self.tails",
+        "            not self.tails",
         NODE + "test_a_session_is_deactivated_only_when_all_is_flushed",
     ),
     mutant(

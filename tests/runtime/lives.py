@@ -24,9 +24,9 @@ class FailingArchive(Archive):
             self.replies_to_lose -= 1
             raise ArchiveUnavailableError("told to lose the reply")
 
-    def begin_epoch(self, *args: Any) -> Any:
+    def begin_epoch(self, *args: Any, **more: Any) -> Any:
         self._check_there()
-        return super().begin_epoch(*args)
+        return super().begin_epoch(*args, **more)
 
     def read_session(self, *args: Any) -> Any:
         self._check_there()

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from runtime import Ack, SessionError, SessionInfo, SessionServer, Tail
+from runtime import Ack, Served, SessionError, SessionInfo, Tail
 
 
 @dataclass
@@ -74,6 +74,8 @@ class SessionPromises:
 class Reply:
     """Writes down what a client is told, at the moment it is told."""
 
+    user = None
+
     def __init__(self, promises: SessionPromises, client_id: str) -> None:
         self._promises = promises
         self._client_id = client_id
@@ -81,7 +83,7 @@ class Reply:
     def acked(
         self,
         ref: Any,
-        server: SessionServer,
+        server: Served,
         seq: int,
         id: str,
         client_id: str | None,
@@ -121,6 +123,9 @@ class Reader:
         while self.room == 0:
             await self._changed.wait()
         return True
+
+    def moved(self, tail: Tail) -> None:
+        raise AssertionError
 
     def failed(self, tail: Tail, error: Exception) -> None:
         raise error

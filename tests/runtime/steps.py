@@ -2,7 +2,7 @@
 
 import json
 
-from runtime import Node, SessionServer, WaitingReply, read_after
+from runtime import Node, SessionServer, WaitingReply
 
 W = "default"
 
@@ -26,7 +26,7 @@ async def replay(node: Node, session: str = "s1") -> list[tuple[int, object]]:
     has_more = True
     while has_more:
         # A page ends where a flush overtook it.
-        page = await read_after(server, len(bodies), 1_000)
+        page = await server.read_after(len(bodies), 1_000)
         bodies += page.bodies
         has_more = page.has_more
     return [(m["seq"], m["content"]) for m in map(json.loads, bodies)]

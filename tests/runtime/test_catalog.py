@@ -18,9 +18,9 @@ from runtime import (
     SessionDeletedError,
     SessionExistsError,
     SessionNotFoundError,
+    append_durably,
     follow,
     open_node,
-    read_after,
 )
 from storage import Archive, ArchiveUnavailableError, open_archive
 from tests.runtime.conftest import SMALL_LOG, OpenNode
@@ -116,11 +116,11 @@ async def test_a_member_that_is_named_twice_is_one_member(open_test_node: OpenNo
 async def test_an_archived_session_is_read_but_not_written(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
-        await node.append(server, sender="alice", content=b"1")
+        await append_durably(server, sender="alice", content=b"1")
         await node.catalog.change(W, "s1", state="archived")
         with pytest.raises(SessionArchivedError):
             send(server, None)
-        assert len((await read_after(server, 0, 10)).bodies) == 1
+        assert len((await server.read_after(0, 10)).bodies) == 1
         await node.catalog.change(W, "s1", state="active")
         await send(server, None).wait_ack()
 
@@ -128,7 +128,7 @@ async def test_an_archived_session_is_read_but_not_written(open_test_node: OpenN
 async def test_a_deleted_session_leaves_a_tombstone(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
-        await node.append(server, sender="alice", content=b"1")
+        await append_durably(server, sender="alice", content=b"1")
         await node.catalog.delete(W, "s1")
         with pytest.raises(SessionDeletedError):
             await node.open(W, "s1")

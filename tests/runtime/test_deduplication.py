@@ -87,3 +87,14 @@ def test_an_entry_takes_at_most_150_bytes_of_memory() -> None:
         tracemalloc.stop()
     assert sum(len(window) for window in windows) == 20 * WINDOW
     assert taken <= 20 * WINDOW * 150
+
+
+def test_the_window_says_from_where_on_it_is_complete() -> None:
+    window = DeduplicationWindow()
+    for seq in range(1, 2 * WINDOW + 1):
+        window.add("alice", f"c{seq}", seq, IDS[0], seq)
+        assert window.complete_from == 1
+    window.add("alice", "one more", 2 * WINDOW + 1, IDS[0], 0)
+    assert window.complete_from == WINDOW + 1
+    assert window.find("alice", f"c{WINDOW}") is None
+    assert window.find("alice", f"c{WINDOW + 1}") is not None

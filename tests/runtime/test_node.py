@@ -15,8 +15,7 @@ from runtime import (
     SessionServer,
     ShuttingDownError,
     WaitingReply,
-    read_after,
-    read_before,
+    append_durably,
 )
 from runtime.codec import make_session
 from runtime.history import PAGE_BYTES_MAX
@@ -31,7 +30,7 @@ from tests.storage.sql import run_sql
 async def test_what_is_acknowledged_is_replayed_after_a_restart(open_test_node: OpenNode) -> None:
     async with open_test_node() as node:
         server = await make(node)
-        acks = [await node.append(server, sender="alice", content=b"%d" % n) for n in range(20)]
+        acks = [await append_durably(server, sender="alice", content=b"%d" % n) for n in range(20)]
         assert [ack.seq for ack in acks] == list(range(1, 21))
     async with open_test_node() as node:
         assert await replay(node) == [(n + 1, n) for n in range(20)]
@@ -42,18 +41,18 @@ async def test_what_a_restored_archive_lost_is_flushed_again_under_an_epoch_abov
 ) -> None:
     async with open_test_node() as node:
         server = await make(node)
-        await node.append(server, sender="alice", client_id="c1", content=b"1")
+        await append_durably(server, sender="alice", client_id="c1", content=b"1")
     older = (tmp_path / "archive.db").read_bytes()
     for n in (2, 3):
         async with open_test_node() as node:
             server = await node.open(W, "s1", to_append=True)
-            await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
+            await append_durably(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
             await flush(node)
     (tmp_path / "archive.db").write_bytes(older)
     async with open_test_node() as node:
         assert await replay(node) == [(1, 1), (2, 2), (3, 3)]
         server = await node.open(W, "s1", to_append=True)
-        assert (await node.append(server, sender="alice", client_id="c3", content=b"3")).seq == 3
+        assert (await append_durably(server, sender="alice", client_id="c3", content=b"3")).seq == 3
         with RealDirectory(tmp_path / "log", read_only=True) as directory:
             assert highest_epoch(directory) == 4
 
@@ -66,7 +65,7 @@ async def test_no_session_is_activated_from_an_archive_that_went_back(
         for session in ("s1", "s2"):
             server = await make(node, session)
             for n in range(1, 6):
-                await node.append(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
+                await append_durably(server, sender="alice", client_id=f"c{n}", content=b"%d" % n)
             await deactivate(node)
         url = f"sqlite:///{tmp_path}/archive.db"
         run_sql(url, "DELETE FROM messages WHERE seq > 2 OR session = 's2'")
@@ -85,9 +84,9 @@ async def test_no_session_is_activated_from_an_archive_that_went_back(
                     await node.open(W, "s1")
         for session in ("s1", "s2"):
             server = await node.open(W, session, to_append=True)
-            again = await node.append(server, sender="alice", client_id="c4", content=b"4")
+            again = await append_durably(server, sender="alice", client_id="c4", content=b"4")
             assert (again.seq, again.duplicate) == (4, True)
-            assert (await node.append(server, sender="alice", content=b"6")).seq == 6
+            assert (await append_durably(server, sender="alice", content=b"6")).seq == 6
             assert await replay(node, session) == [(n, n) for n in range(1, 7)]
 
 
@@ -138,25 +137,25 @@ async def test_pages_join_the_archive_and_unflushed_memory(open_test_node: OpenN
     async with open_test_node() as node:
         server = await make(node)
         for n in range(1, 6):
-            await node.append(server, sender="alice", content=b"%d" % n)
+            await append_durably(server, sender="alice", content=b"%d" % n)
         await flush(node)
         assert server.first_unflushed_seq == 6
         for reply in [send(server, None, b"%d" % n) for n in range(6, 11)]:
             await reply.wait_ack()
 
-        page = await read_after(server, 0, 100)
+        page = await server.read_after(0, 100)
         assert [json.loads(body)["seq"] for body in page.bodies] == list(range(1, 11))
         assert (page.head_seq, page.has_more) == (10, False)
-        page = await read_after(server, 3, 4)
+        page = await server.read_after(3, 4)
         assert [json.loads(body)["seq"] for body in page.bodies] == [4, 5, 6, 7]
         assert page.has_more
-        page = await read_before(server, 8, 4)
+        page = await server.read_before(8, 4)
         assert [json.loads(body)["seq"] for body in page.bodies] == [4, 5, 6, 7]
-        page = await read_before(server, 3, 4)
+        page = await server.read_before(3, 4)
         assert [json.loads(body)["seq"] for body in page.bodies] == [1, 2]
         assert not page.has_more
         with pytest.raises(AheadOfLogError):
-            await read_after(server, 11, 1)
+            await server.read_after(11, 1)
 
 
 async def test_an_unknown_session_is_not_found_and_leaves_nothing_behind(
@@ -198,7 +197,7 @@ async def test_a_session_is_deactivated_only_when_all_is_flushed(open_test_node:
 async def test_an_idle_session_is_swept_and_comes_back(open_test_node: OpenNode) -> None:
     async with open_test_node(idle_seconds=0.05) as node:
         server = await make(node)
-        await node.append(server, sender="alice", content=b"1")
+        await append_durably(server, sender="alice", content=b"1")
         with trio.fail_after(5):
             while node.active:
                 await trio.sleep(0.02)
@@ -243,7 +242,7 @@ async def test_a_record_is_never_larger_than_the_room_that_was_asked_for(
         kind = "k" * KIND_LENGTH_MAX
         server.append(longest, longest, kind, b"1" * 5_000, b"{}", None, reply, None)
         await reply.wait_ack()
-        await node.mark_read(server, user=longest, seq=1)
+        await server.move_read_cursor(longest, 1)
         await node.catalog.change(longest, longest, members=(longest,), metadata=b"[1]")
         assert len(asked) == len(taken) == 4
         assert all(size <= room for size, room in zip(taken, asked, strict=True))
@@ -301,7 +300,7 @@ async def test_what_is_refused_for_want_of_room_changes_nothing(open_test_node: 
         with pytest.raises(BackpressureError):
             send(server, "c1")
         with pytest.raises(BackpressureError):
-            await node.mark_read(server, user="alice", seq=1)
+            await server.move_read_cursor("alice", 1)
         with pytest.raises(BackpressureError):
             await node.catalog.change(W, "s1", state="archived")
         after = (server.session.next_seq, server.info, server.open_records, node.unflushed_bytes)
@@ -309,7 +308,7 @@ async def test_what_is_refused_for_want_of_room_changes_nothing(open_test_node: 
         await flush(node)
         assert node.unflushed_bytes == 0
         assert (await send(server, "c1").wait_ack()).seq == len(replies) + 1
-        assert await node.mark_read(server, user="alice", seq=1) == 1
+        assert await server.move_read_cursor("alice", 1) == 1
 
 
 async def test_a_stopping_node_takes_no_work_and_flushes_what_it_took(
@@ -335,8 +334,8 @@ async def test_a_page_is_bounded_by_bytes_in_both_directions(open_test_node: Ope
                 await send(server, None, b'"%b"' % (b"x" * body_bytes)).wait_ack()
             if flushed:
                 await flush(node)
-            after = await read_after(server, 0, 1_000)
-            before = await read_before(server, count + 1, 1_000)
+            after = await server.read_after(0, 1_000)
+            before = await server.read_before(count + 1, 1_000)
             for page in (after, before):
                 assert (
                     PAGE_BYTES_MAX - 2 * body_bytes < sum(map(len, page.bodies)) <= PAGE_BYTES_MAX
@@ -346,7 +345,7 @@ async def test_a_page_is_bounded_by_bytes_in_both_directions(open_test_node: Ope
             assert json.loads(before.bodies[-1])["seq"] == count
             seqs = [json.loads(body)["seq"] for body in before.bodies]
             assert seqs == list(range(count + 1 - len(seqs), count + 1))
-            older = await read_before(server, seqs[0], 1_000)
+            older = await server.read_before(seqs[0], 1_000)
             assert json.loads(older.bodies[-1])["seq"] == seqs[0] - 1
 
 
@@ -361,7 +360,7 @@ async def test_a_page_out_of_archive_and_memory_has_one_bound(
                 await reply.wait_ack()
             if flushed:
                 await flush(node)
-        page = await read_after(server, 0, 1_000)
+        page = await server.read_after(0, 1_000)
         assert 8 < len(page.bodies) < 16
         assert sum(map(len, page.bodies)) <= 10_000
         assert page.has_more
@@ -373,16 +372,16 @@ async def test_a_read_cursor_moves_forward_to_the_head_at_most_and_survives_a_re
     async with open_test_node() as node:
         server = await make(node)
         for _ in range(3):
-            await node.append(server, sender="alice", content=b"1")
-        assert await node.mark_read(server, user="bob", seq=2) == 2
-        assert await node.mark_read(server, user="bob", seq=1) == 2
+            await append_durably(server, sender="alice", content=b"1")
+        assert await server.move_read_cursor("bob", 2) == 2
+        assert await server.move_read_cursor("bob", 1) == 2
         with pytest.raises(AheadOfLogError):
-            await node.mark_read(server, user="bob", seq=4)
+            await server.move_read_cursor("bob", 4)
         # Where nothing is to be written, no room is needed.
         node.stopping = True
-        assert await node.mark_read(server, user="bob", seq=2) == 2
+        assert await server.move_read_cursor("bob", 2) == 2
         with pytest.raises(ShuttingDownError):
-            await node.mark_read(server, user="bob", seq=3)
+            await server.move_read_cursor("bob", 3)
         node.stopping = False
     async with open_test_node() as node:
         assert (await node.open(W, "s1")).reads == {"bob": 2}

@@ -31,7 +31,6 @@ from runtime import (
     SessionError,
     SessionServer,
     Tail,
-    read_after,
 )
 from storage import (
     ArchiveUnavailableError,
@@ -329,7 +328,7 @@ class Promise(RuleBasedStateMachine):
     async def _mark_read(self, session: str) -> None:
         server = await self.life.node.open(W, session)
         seq = server.durable_seq
-        await self.life.node.mark_read(server, user="alice", seq=seq)
+        await server.move_read_cursor("alice", seq)
         promises = self.promises[session]
         promises.read_seq = max(promises.read_seq, seq)
 
@@ -383,7 +382,7 @@ class Promise(RuleBasedStateMachine):
         with trio.fail_after(5):
             while len(bodies) < server.durable_seq:
                 try:
-                    bodies += (await read_after(server, len(bodies), 50)).bodies
+                    bodies += (await server.read_after(len(bodies), 50)).bodies
                 except ArchiveUnavailableError:
                     if self.archive.is_away:
                         raise

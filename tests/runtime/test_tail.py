@@ -15,7 +15,6 @@ from runtime import (
     SessionServer,
     Tail,
     follow,
-    read_after,
 )
 from runtime.tail import PAGE_BYTES_MAX
 from storage import ArchiveUnavailableError, FlushOptions
@@ -47,6 +46,9 @@ class SlowSink:
         while self.room == 0:
             await self._changed.wait()
         return True
+
+    def moved(self, tail: Tail) -> None:
+        raise AssertionError
 
     def failed(self, tail: Tail, error: Exception) -> None:
         raise error
@@ -182,7 +184,7 @@ async def test_a_long_backlog_is_freed_as_far_as_it_is_flushed_and_no_further(
             await node.flusher.wait_flushed(1_500)
         # The first of the records was the session's own.
         assert server.first_unflushed_seq == 1_500
-        page = await read_after(server, 0, 5_000)
+        page = await server.read_after(0, 5_000)
         assert [json.loads(body)["seq"] for body in page.bodies] == list(range(1, 2_881))
         sink = SlowSink(5_000)
         Tail(server, sink, 0).start()
@@ -230,10 +232,10 @@ async def test_a_hole_in_the_archive_stops_who_reads_there_and_nobody_else(
         Tail(server, sink, 0).start()
         Tail(server, live, 5).start()
         await settle(node, sink, 2)
-        assert len((await read_after(server, 0, 100)).bodies) == 2
-        assert len((await read_after(server, 3, 100)).bodies) == 2
+        assert len((await server.read_after(0, 100)).bodies) == 2
+        assert len((await server.read_after(3, 100)).bodies) == 2
         with pytest.raises(ArchiveUnavailableError, match="message 3 of s1"):
-            await read_after(server, 2, 100)
+            await server.read_after(2, 100)
         await append(server, 1)
         await flush(node)
         assert (sink.seqs, live.seqs) == ([1, 2], [6])
@@ -265,6 +267,9 @@ class BrokenSink(SlowSink):
 
     def deliver(self, tail: Tail, body: bytes) -> bool:
         raise KeyError("a bug")
+
+    def moved(self, tail: Tail) -> None:
+        raise AssertionError
 
     def failed(self, tail: Tail, error: Exception) -> None:
         self.failure = error
@@ -364,7 +369,7 @@ async def test_what_is_in_memory_only_is_not_looked_for_in_the_archive(
         sink = SlowSink(100)
         Tail(server, sink, 0).start()
         await settle(node, sink, 3)
-        page = await read_after(server, 0, 100)
+        page = await server.read_after(0, 100)
         assert (sink.seqs, len(page.bodies)) == ([1, 2, 3], 3)
 
 

@@ -396,7 +396,7 @@ async def test_a_node_that_begins_waits_for_another_that_does_and_is_then_refuse
     async with trio.open_nursery() as nursery:
         with archive._dialect.writer.begin() as connection:
             settle_level(connection, "local")
-            take_epoch(connection, NODE, "local", 0)
+            take_epoch(connection, NODE, "local", 0, alone=True)
             nursery.start_soon(trio.to_thread.run_sync, begin)
             await _wait_for_locks(postgres_url, 1)
             assert refused == []

@@ -1,0 +1,134 @@
+"""A node's place in a cluster: opened over the archive, and over the node itself where it owns sessions.
+
+An owner registers, watches the ring, brings its slots to where the ring wants them and answers the links of edges.
+Whoever serves clients has a `Router`. A node that is both has both.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from runtime.links.handshake import SECRET_BYTES_MIN, HandshakeError
+from runtime.links.owner import OwnerLink
+from runtime.links.pool import Dial, Pool, dial_tcp
+from runtime.links.stream import LinkLostError, welcome
+from runtime.member import Member
+from runtime.node import Node
+from runtime.ringwatch import POLL_SECONDS, RingWatch
+from runtime.router import Router
+from storage import Archive, Ring, StorageError
+
+LINK_SECRET = "link"  # noqa: S105 - its name
+"""What the archive calls the secret by which the nodes of a cluster know each other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """How a node takes part; `listener` is an owner's: where the links of others end."""
+
+    durability: str
+    idle_seconds: float = 60.0
+    node_id: str = ""
+    listener: trio.abc.Listener[trio.abc.Stream] | None = None
+    dial: Dial = dial_tcp
+    link_failed: Callable[[str, Exception], None] = lambda _peer, _error: None
+    """Told of links that ended by more than a lost connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A node's place in its cluster."""
+
+    router: Router
+    watch: RingWatch
+    member: Member | None
+
+
+@asynccontextmanager
+async def open_cluster(
+    options: ClusterOptions, archive: Archive, node: Node | None
+) -> AsyncIterator[Cluster]:
+    """Take part until the block ends.
+
+    Raises:
+        StorageError: the archive does not answer; out of the block, if the node is fenced.
+    """
+    secret = await trio.to_thread.run_sync(archive.secret, LINK_SECRET)
+    assert len(secret) >= SECRET_BYTES_MIN
+    ring = await _find_ring(archive)
+    watch = RingWatch(archive, ring)
+    member = None if node is None else Member(node, archive, watch)
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        pool = Pool(
+            secret=secret,
+            node_id=options.node_id,
+            slots=len(ring.owners),
+            start_soon=nursery.start_soon,
+            received=lambda: router.publish(),  # noqa: PLW0108 - made below
+            failed=options.link_failed,
+            dial=options.dial,
+        )
+        router = Router(
+            watch,
+            pool,
+            archive,
+            node=node,
+            durability=options.durability,
+            idle_seconds=options.idle_seconds,
+            nursery=nursery,
+        )
+        nursery.start_soon(watch.run)
+        nursery.start_soon(router.sweep)
+        if member is not None and node is not None:
+            nursery.start_soon(member.run)
+            assert options.listener is not None
+            links = _Links(options, node, secret, len(ring.owners))
+            await nursery.start(trio.serve_listeners, links.serve, [options.listener])
+        try:
+            yield Cluster(router, watch, member)
+        finally:
+            router.end()
+            nursery.cancel_scope.cancel()
+
+
+async def _find_ring(archive: Archive) -> Ring:
+    """Return the ring; an edge may have to wait until there is one."""
+    while True:
+        ring = await trio.to_thread.run_sync(archive.read_ring)
+        if ring.owners:
+            return ring
+        await trio.sleep(POLL_SECONDS)
+
+
+class _Links:
+    """Answers the links of other nodes, and of this one to itself."""
+
+    def __init__(self, options: ClusterOptions, node: Node, secret: bytes, slots: int) -> None:
+        self._options = options
+        self._node = node
+        self._secret = secret
+        self._slots = slots
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection to its end; only what the node itself cannot survive ends more than that."""
+        peer = "?"
+        try:
+            link, greeting = await welcome(
+                stream, self._secret, self._options.node_id, self._node.epoch, self._slots
+            )
+            peer = greeting.node_id
+            await OwnerLink(self._node, link).serve()
+        except LinkLostError:
+            return
+        except HandshakeError as error:
+            self._options.link_failed(peer, error)
+        except BaseExceptionGroup as group:
+            rest = group.split(LinkLostError)[1]
+            if rest is None:
+                return
+            if rest.split(Exception)[1] is not None or rest.split(StorageError)[0] is not None:
+                raise
+            self._options.link_failed(peer, rest)  # type: ignore[arg-type]

@@ -1,0 +1,199 @@
+"""An owner as a member of its cluster: it says that it lives, and brings its slots to where the ring wants them.
+
+Giving a slot up, in this order, so that nothing that was acknowledged is left behind::
+
+    stop serving → everything assigned is durable → everything durable is in the archive → release, one transaction
+
+If the archive does not take it in `FLUSH_SECONDS`, the slot is served on, and it is tried again. If the release
+itself has no answer, the slot stays closed until the archive tells who owns it: it may be another's already.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+import trio
+
+from runtime import planning
+from runtime.node import Node
+from runtime.reconcile import decide
+from runtime.ringwatch import RingWatch
+from runtime.server import SessionServer
+from runtime.slots import SessionKey, Slots
+from storage import (
+    Archive,
+    ArchiveUnavailableError,
+    CursorMismatchError,
+    FencedError,
+    PlannedChange,
+    Ring,
+    RingChangedError,
+)
+
+T = TypeVar("T")
+
+BEAT_SECONDS = 1.0
+"""How often a node says that it lives."""
+
+FLUSH_SECONDS = 5.0
+"""How long sessions that are to move may pause for the archive."""
+
+RETRY_SECONDS = 0.2
+
+
+class Member:
+    """One owner's part in the ring."""
+
+    def __init__(self, node: Node, archive: Archive, watch: RingWatch) -> None:
+        self._node = node
+        self._archive = archive
+        self._watch = watch
+        self._node_id = node.flusher.node_id
+        self._slots = Slots(len(watch.ring.owners))
+        self._limiter = trio.CapacityLimiter(1)
+        self.releasing = False
+        """Whether slots are being given up now."""
+        self.stuck: str | None = None
+        """Why they cannot be, if they cannot."""
+        node.slots = self._slots
+
+    async def run(self) -> None:
+        """Live, for ever.
+
+        Raises:
+            FencedError: Somebody else took over.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._beat)
+            nursery.start_soon(self._reconcile)
+
+    async def _beat(self) -> None:
+        while True:
+            with suppress(ArchiveUnavailableError):
+                await self._ask(self._archive.beat, self._node_id, self._node.epoch)
+            await trio.sleep(BEAT_SECONDS)
+
+    async def _reconcile(self) -> None:
+        """Bring what is served to what the ring says, again after each change of it."""
+        while True:
+            ring = self._watch.ring
+            try:
+                done = await self._step(ring)
+            except (ArchiveUnavailableError, RingChangedError):
+                await trio.sleep(RETRY_SECONDS)
+                done = False
+            if not done:
+                # Never again by this ring: it is from before what was done.
+                await self._refresh()
+            elif self._watch.ring is ring:
+                await self._watch.wait_changed()
+
+    async def _step(self, ring: Ring) -> bool:
+        """Do one thing that is to be done; return whether there was nothing."""
+        actions = decide(ring, self._node_id, self._slots.served)
+        if self._watch.went_back or actions.lost:
+            # Another node owns what is served here, or may: the archive was restored to an older state.
+            raise FencedError(self._node_id, self._node.epoch)
+        if actions.begin:
+            self._slots.begin(actions.begin)
+        elif actions.claim:
+            await self._ask(
+                self._archive.claim_slots, self._node_id, self._node.epoch, actions.claim
+            )
+        elif actions.join:
+            await self._change(
+                partial(planning.plan_join, ring, self._node_id, actor=self._node_id)
+            )
+        elif actions.release:
+            await self._release(actions.release)
+        elif (change := planning.plan_drained(ring, self._node_id, at_ms=_now_ms())) is not None:
+            await self._ask(self._archive.change_ring, change)
+        else:
+            return True
+        return False
+
+    async def _change(self, plan: Callable[..., PlannedChange]) -> None:
+        change = await trio.to_thread.run_sync(partial(plan, at_ms=_now_ms()))
+        await self._ask(self._archive.change_ring, change)
+
+    async def _release(self, slots: Sequence[int]) -> None:
+        """Give slots up, unless the archive does not take what was written in them."""
+        node = self._node
+        # While they are still served: what is left to wait for afterwards is little.
+        with trio.move_on_after(FLUSH_SECONDS) as patience:
+            await node.flusher.wait_flushed(node.log.durable_lsn)
+        if patience.cancelled_caught or node.flusher.failing_since is not None:
+            self.stuck = "the archive does not take what is durable"
+            await trio.sleep(RETRY_SECONDS)
+            return
+        self.releasing = True
+        served = [slot for slot in slots if slot in self._slots.served]
+        leaving = self._slots.end(served)
+        for key in leaving:
+            node.leaving[key] = node.active.pop(key)
+        try:
+            lsn_end = node.log.next_lsn
+            with trio.move_on_after(FLUSH_SECONDS) as patience:
+                await node.log.wait_durable(lsn_end)
+                await node.flusher.wait_flushed(lsn_end)
+            if patience.cancelled_caught:
+                self._serve_again(served, leaving)
+                self.stuck = "the archive does not take what is durable"
+                await trio.sleep(RETRY_SECONDS)
+                return
+            await self._give_up(lsn_end, slots)
+            self.stuck = None
+        finally:
+            self.releasing = False
+        for key, server in leaving.items():
+            del node.leaving[key]
+            server.moved()
+
+    async def _give_up(self, lsn_end: int, slots: Sequence[int]) -> None:
+        """Release slots in the archive, however long it takes to be sure of it."""
+        while True:
+            try:
+                await self._ask(
+                    self._archive.release_slots,
+                    self._node_id,
+                    self._node.epoch,
+                    lsn_end,
+                    slots,
+                )
+            except ArchiveUnavailableError as error:
+                self.stuck = str(error)
+                await trio.sleep(RETRY_SECONDS)
+            except CursorMismatchError:
+                # It went back: what it lost is flushed again from the log.
+                self._node.flusher.doubt_cursor()
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _serve_again(
+        self, slots: Sequence[int], leaving: Mapping[SessionKey, SessionServer]
+    ) -> None:
+        self._slots.begin(slots)
+        for key, server in leaving.items():
+            del self._node.leaving[key]
+            self._node.active[key] = server
+            self._slots.find(key).servers[key] = server
+
+    async def _refresh(self) -> None:
+        while True:
+            try:
+                await self._watch.refresh()
+            except ArchiveUnavailableError:
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _ask(self, call: Callable[..., T], *args: object) -> T:
+        """Run a blocking call of the archive; one at a time, and always to its end."""
+        return await trio.to_thread.run_sync(partial(call, *args), limiter=self._limiter)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

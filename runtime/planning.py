@@ -1,0 +1,130 @@
+"""What a change of the cluster means for its slots, worked out before anything moves. Pure.
+
+A plan is made from the ring at one version and is good for that one only: whoever carries it out finds out if
+somebody was quicker, and works it out again.
+"""
+
+from collections.abc import Mapping
+
+from runtime.ring import Move, assign, moves
+from storage import ACTIVE, DRAINED, DRAINING, NodeEntry, PlannedChange, Ring
+
+WEIGHT_MAX = 100
+"""Of one node: its places on the ring are worked out one by one."""
+
+
+class PlanError(Exception):
+    """The change makes no sense for the ring as it is; nothing was changed."""
+
+    code = "ring_refused"
+    hint = "look at `ringlog ring show`"
+
+
+def plan_join(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
+    """Give a node that waits its share.
+
+    Raises:
+        PlanError: it is not there, or has a share.
+    """
+    node = _node(ring, node_id)
+    if node.state in {ACTIVE, DRAINING}:
+        raise PlanError(f"node {node_id} is {node.state}")
+    return _plan(ring, "join", node_id, {node_id: ACTIVE}, {}, at_ms=at_ms, actor=actor)
+
+
+def plan_drain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
+    """Give a node's slots to the others.
+
+    Raises:
+        PlanError: it is not there, has no share, or is the last that could own anything.
+    """
+    node = _node(ring, node_id)
+    if node.state != ACTIVE:
+        raise PlanError(f"node {node_id} is {node.state}, not active")
+    if [each.node_id for each in ring.nodes if each.state == ACTIVE] == [node_id]:
+        raise PlanError(f"node {node_id} is the last owner")
+    return _plan(ring, "drain", node_id, {node_id: DRAINING}, {}, at_ms=at_ms, actor=actor)
+
+
+def plan_undrain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
+    """Give a node that is draining, or was drained, its share again.
+
+    Raises:
+        PlanError: it is not there, or was not drained.
+    """
+    node = _node(ring, node_id)
+    if node.state not in {DRAINING, DRAINED}:
+        raise PlanError(f"node {node_id} is {node.state}, not draining or drained")
+    return _plan(ring, "undrain", node_id, {node_id: ACTIVE}, {}, at_ms=at_ms, actor=actor)
+
+
+def plan_weight(ring: Ring, node_id: str, weight: int, *, at_ms: int, actor: str) -> PlannedChange:
+    """Change how large a node's share is beside the others'.
+
+    Raises:
+        PlanError: it is not there, or no node may have this weight.
+    """
+    _node(ring, node_id)
+    if not 1 <= weight <= WEIGHT_MAX:
+        raise PlanError(f"a weight is a whole number from 1 to {WEIGHT_MAX}")
+    return _plan(ring, "weight", node_id, {}, {node_id: weight}, at_ms=at_ms, actor=actor)
+
+
+def plan_rebalance(ring: Ring, *, at_ms: int, actor: str) -> PlannedChange:
+    """Give every slot the target that it would have if the ring were made anew."""
+    return _plan(ring, "rebalance", "", {}, {}, at_ms=at_ms, actor=actor)
+
+
+def plan_drained(ring: Ring, node_id: str, *, at_ms: int) -> PlannedChange | None:
+    """Note that a node has drained, if it has: it owns nothing, and nothing is meant for it."""
+    node = ring.node(node_id)
+    if node is None or node.state != DRAINING:
+        return None
+    if node_id in ring.owners or node_id in ring.targets:
+        return None
+    return PlannedChange(
+        ring.version, at_ms, node_id, "drained", node_id, states=[(node_id, DRAINED)]
+    )
+
+
+def planned_moves(ring: Ring, change: PlannedChange) -> list[Move]:
+    """Return the slots that change hands once a change is carried out, and what moves now is done."""
+    targets = list(ring.targets)
+    for slot, target in change.targets:
+        targets[slot] = target
+    return moves(ring.owners, targets)
+
+
+def _plan(
+    ring: Ring,
+    action: str,
+    node_id: str,
+    states: Mapping[str, str],
+    weights: Mapping[str, int],
+    *,
+    at_ms: int,
+    actor: str,
+) -> PlannedChange:
+    shares = {
+        node.node_id: weights.get(node.node_id, node.weight)
+        for node in ring.nodes
+        if states.get(node.node_id, node.state) == ACTIVE
+    }
+    wanted = assign(shares, len(ring.targets))
+    return PlannedChange(
+        ring.version,
+        at_ms,
+        actor,
+        action,
+        node_id,
+        targets=[(move.slot, move.target) for move in moves(ring.targets, wanted)],
+        states=list(states.items()),
+        weights=list(weights.items()),
+    )
+
+
+def _node(ring: Ring, node_id: str) -> NodeEntry:
+    node = ring.node(node_id)
+    if node is None:
+        raise PlanError(f"there is no node {node_id}")
+    return node

@@ -1,0 +1,66 @@
+"""Edges and owners as processes of their own, killed and moved under load."""
+
+import random
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.crash.cluster import Cluster, run_cluster
+from tests.crash.rounds import CrashResult, Load
+from tests.e2e.under_load import more
+
+
+def judged(result: CrashResult) -> CrashResult:
+    assert result.findings.ok, result.findings.examples
+    assert 100 < result.acknowledged <= result.replayed == result.archived
+    return result
+
+
+@pytest.mark.timeout(120)
+async def test_owners_and_edges_that_are_killed_lose_nothing(
+    tmp_path: Path, archive_url: str
+) -> None:
+    async def disturb(cluster: Cluster, load: Load) -> None:
+        rng = random.Random(1)
+        for _ in range(4):
+            await more(load, 100)
+            await rng.choice([*cluster.owners, cluster.edge]).crash()
+        await more(load, 100)
+
+    result = judged(await run_cluster(tmp_path, archive_url, disturb))
+    assert result.reconnects > 0
+
+
+@pytest.mark.timeout(120)
+async def test_a_ring_that_changes_under_load_loses_nothing_and_cuts_nobody_off(
+    tmp_path: Path, archive_url: str
+) -> None:
+    async def disturb(cluster: Cluster, load: Load) -> None:
+        rng = random.Random(2)
+        for _ in range(6):
+            await more(load, 100)
+            await cluster.change_something(rng)
+            await trio.sleep(0.2)
+        await cluster.until_settled()
+        await more(load, 100)
+
+    result = judged(await run_cluster(tmp_path, archive_url, disturb, 3))
+    assert result.reconnects == 0
+
+
+@pytest.mark.timeout(120)
+async def test_a_ring_that_changes_while_owners_are_killed_loses_nothing(
+    tmp_path: Path, archive_url: str
+) -> None:
+    async def disturb(cluster: Cluster, load: Load) -> None:
+        rng = random.Random(3)
+        for _ in range(4):
+            await more(load, 100)
+            await cluster.change_something(rng)
+            await trio.sleep(rng.uniform(0, 0.2))
+            await rng.choice(cluster.owners).crash()
+        await cluster.until_settled()
+        await more(load, 100)
+
+    judged(await run_cluster(tmp_path, archive_url, disturb, 3))

@@ -1,0 +1,149 @@
+"""What breaks the ring: who owns a slot, what is left behind when it moves, what a link forgets or says twice."""
+
+from tests.mutants.mutant import Edit, Mutant, mutant
+
+MEMBERSHIP = "tests/storage/test_membership.py::"
+CLUSTER = "tests/runtime/test_cluster.py::"
+REMOTE = "tests/runtime/links/test_remote.py::"
+HANDSHAKE = "tests/runtime/links/test_handshake.py::"
+
+RING_MUTANTS = (
+    mutant(
+        "a slot is claimed before it was released",
+        "storage/membership.py",
+        "    WHERE owner = '' AND target = :node_id AND",
+        "    WHERE target = :node_id AND",
+        MEMBERSHIP + "test_a_slot_is_claimed_only_from_nobody_and_by_whom_it_is_meant_for",
+    ),
+    mutant(
+        "a slot is claimed by whom it is not meant for",
+        "storage/membership.py",
+        "    WHERE owner = '' AND target = :node_id AND",
+        "    WHERE owner = '' AND",
+        MEMBERSHIP + "test_a_slot_is_claimed_only_from_nobody_and_by_whom_it_is_meant_for",
+    ),
+    mutant(
+        "a slot is released by whom it does not belong to",
+        "storage/membership.py",
+        "    WHERE owner = :node_id AND slot IN",
+        "    WHERE :node_id <> '' AND slot IN",
+        MEMBERSHIP + "test_what_a_node_does_not_own_it_cannot_release",
+    ),
+    mutant(
+        "a slot is released before the archive has what was written in it",
+        "storage/membership.py",
+        "        if found < cursor:\n",
+        "        if found < 0:\n",
+        MEMBERSHIP + "test_a_slot_is_not_released_before_the_archive_has_what_was_written_in_it",
+    ),
+    mutant(
+        "a node whose epoch is over claims",
+        "storage/membership.py",
+        "        check_epoch(connection, node_id, epoch)\n"
+        "        return self._hand_over(connection, self._claim, node_id, wanted)\n",
+        "        return self._hand_over(connection, self._claim, node_id, wanted)\n",
+        MEMBERSHIP + "test_a_node_whose_epoch_is_over_neither_claims_nor_releases_nor_lives",
+    ),
+    mutant(
+        "a change is made to a ring that is another by now",
+        "storage/membership.py",
+        "        if found != change.seen_version:\n",
+        "        if found < change.seen_version:\n",
+        MEMBERSHIP + "test_a_change_is_refused_if_the_ring_has_changed_since_it_was_worked_out",
+    ),
+    # Each of the two alone is made up for by the other.
+    Mutant(
+        "a slot is given up without a flush, and nobody asks how far the archive is",
+        (
+            Edit(
+                "runtime/member.py",
+                "                await node.flusher.wait_flushed(lsn_end)\n",
+                "                pass\n",
+            ),
+            Edit(
+                "runtime/member.py",
+                "                    lsn_end,\n                    slots,\n",
+                "                    0,\n                    slots,\n",
+            ),
+        ),
+        (CLUSTER + "test_a_drain_under_load_loses_doubles_and_reorders_nothing",),
+    ),
+    mutant(
+        "sessions of a slot that moves take messages on",
+        "runtime/member.py",
+        "            node.leaving[key] = node.active.pop(key)\n",
+        "            node.leaving[key] = node.active[key]\n",
+        CLUSTER + "test_a_drain_under_load_loses_doubles_and_reorders_nothing",
+    ),
+    mutant(
+        "readers on the old owner are not sent after the session",
+        "runtime/server.py",
+        "            tail.sink.moved(tail)\n",
+        "            pass\n",
+        CLUSTER + "test_a_drain_under_load_loses_doubles_and_reorders_nothing",
+    ),
+    mutant(
+        "what had no answer is not repeated on the next channel",
+        "runtime/links/remote.py",
+        "        for pending in self._pending.values():\n            self._send(pending)\n",
+        "",
+        REMOTE + "test_what_had_no_answer_is_repeated_in_order_and_says_after_what",
+    ),
+    mutant(
+        "a repeat does not say that it is one",
+        "runtime/links/remote.py",
+        "            pending.message.repeated_after = pending.known_seq\n",
+        "            pass\n",
+        REMOTE + "test_what_had_no_answer_is_repeated_in_order_and_says_after_what",
+    ),
+    mutant(
+        "a repeat that the owner may have forgotten is stored again",
+        "runtime/links/owner.py",
+        "        repeated = message.repeated_after >= 0\n",
+        "        repeated = False\n",
+        CLUSTER + "test_a_repeat_that_the_owner_may_have_forgotten_is_not_stored_again",
+    ),
+    mutant(
+        "a refused repeat is said to have changed nothing",
+        "runtime/links/pending.py",
+        "        if isinstance(self.message, Append) and self.sent > 1 and not decided:\n",
+        "        if isinstance(self.message, Append) and self.sent > 99 and not decided:\n",
+        REMOTE + "test_a_repeat_that_is_refused_is_not_said_to_have_changed_nothing",
+    ),
+    mutant(
+        "a page shows what has not come as a message",
+        "runtime/links/remote.py",
+        "for seq, body in rows if seq <= self.durable_seq]",
+        "for seq, body in rows]",
+        REMOTE + "test_a_page_shows_nothing_that_has_not_come_as_a_message",
+    ),
+    mutant(
+        "a tail that comes when the channel has just ended waits for ever",
+        "runtime/links/remote.py",
+        "        # The channel may have ended since the session was opened, when nobody seemed to need it.\n"
+        "        self._place()\n",
+        "",
+        REMOTE + "test_a_tail_that_is_attached_when_the_channel_has_just_ended_goes_on",
+    ),
+    mutant(
+        "a removed member reads on by what the edge still believes",
+        "runtime/links/owner.py",
+        "    if user is not None and not server.info.allows(user):\n",
+        "    if user == '' and not server.info.allows(user):\n",
+        CLUSTER + "test_a_member_who_was_removed_can_no_longer_read_write_or_mark",
+    ),
+    mutant(
+        "an owner is believed without its proof",
+        "runtime/links/handshake.py",
+        '    check_proof(secret, "owner", greeting, welcome, welcome.proof)\n',
+        "",
+        HANDSHAKE + "test_an_owner_with_another_secret_is_not_believed",
+    ),
+    mutant(
+        "both sides prove the same",
+        "runtime/links/handshake.py",
+        "        side,\n        greeting.version,\n",
+        "        greeting.version,\n",
+        HANDSHAKE + "test_an_owners_own_proof_does_not_open_it",
+    ),
+)

@@ -1,0 +1,212 @@
+"""Several nodes in one process: sessions are reached from anywhere, and move without losing anything."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import trio
+
+from runtime import (
+    Host,
+    Served,
+    SessionNotFoundError,
+    WaitingReply,
+    append_durably,
+    follow,
+    plan_drain,
+    plan_undrain,
+)
+from runtime.errors import OutcomeUnknownError
+from runtime.links.remote import RemoteSession
+from storage import Archive
+from tests.runtime.clusters import Member, change, open_edge, open_members, until_settled
+
+W = "default"
+
+
+async def append(server: Served, number: int) -> int:
+    ack = await append_durably(
+        server, sender="alice", client_id=f"c{number}", content=b"%d" % number
+    )
+    return ack.seq
+
+
+async def contents(server: Served) -> list[int]:
+    """Return the contents of all messages, whose seqs must have no gap."""
+    found: list[int] = []
+    while True:
+        page = await server.read_after(len(found), 100)
+        for seq, body in enumerate(page.bodies, len(found) + 1):
+            message = json.loads(body)
+            assert message["seq"] == seq
+            found.append(message["content"])
+        if not page.has_more:
+            return found
+
+
+async def test_sessions_are_divided_and_reached_through_any_node(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with open_members(tmp_path, archive, 3) as members, open_edge(archive) as edge:
+        ring = await until_settled(archive, members)
+        assert set(Counter(ring.owners)) == {member.node_id for member in members}
+        hosts = [edge, *(member.router for member in members)]
+        for number in range(12):
+            name = f"s{number}"
+            info, created = await hosts[number % 4].catalog.create(W, name, user_id="alice")
+            assert created
+            assert info.session == name
+            for step, host in enumerate(hosts):
+                server = await host.open(W, name, to_append=True)
+                assert await append(server, step) == step + 1
+            for host in hosts:
+                assert await contents(await host.open(W, name)) == [0, 1, 2, 3]
+        page = await edge.catalog.list(W, user_id="alice")
+        assert {info.session for info in page.sessions} == {f"s{n}" for n in range(12)}
+
+
+class Traffic:
+    """Writers and readers of some sessions, and what the readers were shown."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.shown: dict[str, list[int]] = {name: [] for name in names}
+        self.written = dict.fromkeys(names, 0)
+        self.stopped = False
+
+    async def write(self, host: Host, name: str) -> None:
+        """Append numbers, five at once, and wait for their acknowledgements."""
+        while not self.stopped:
+            server = await host.open(W, name, to_append=True)
+            replies = [self._send(server, name) for _ in range(5)]
+            for reply in replies:
+                await reply.wait_ack()
+            await trio.sleep(0.005)
+
+    def _send(self, server: Served, name: str) -> WaitingReply:
+        reply = WaitingReply()
+        number = self.written[name]
+        server.append("alice", f"c{number}", "text", b"%d" % number, b"{}", None, reply, None)
+        self.written[name] += 1
+        return reply
+
+    async def read(self, host: Host, name: str) -> None:
+        """Follow a session from its beginning."""
+        server = await host.open(W, name, to_follow=True)
+        async with follow(server, 0) as follower:
+            while True:
+                bodies = await follower.receive()
+                self.shown[name] += [json.loads(body)["content"] for body in bodies]
+
+    async def until_shown(self) -> None:
+        """Wait until the readers have what was written."""
+        with trio.fail_after(10):
+            while any(len(self.shown[name]) < count for name, count in self.written.items()):
+                await trio.sleep(0.02)
+
+
+async def drain_and_undrain(archive: Archive, members: list[Member]) -> None:
+    """Take everything from the first of two nodes, then give it its share again."""
+    first = members[0].node_id
+    ring = await until_settled(archive, members)
+    await change(archive, plan_drain(ring, first, at_ms=0, actor="test"))
+    await trio.sleep(0.05)
+    ring = await until_settled(archive, members)
+    assert set(ring.owners) == {members[1].node_id}
+    await change(archive, plan_undrain(ring, first, at_ms=0, actor="test"))
+    await trio.sleep(0.05)
+    await until_settled(archive, members)
+
+
+async def test_a_drain_under_load_loses_doubles_and_reorders_nothing(
+    tmp_path: Path, archive: Archive
+) -> None:
+    traffic = Traffic([f"s{number}" for number in range(10)])
+    async with open_members(tmp_path, archive, 2) as members, open_edge(archive) as edge:
+        hosts = [edge, *(member.router for member in members)]
+        async with trio.open_nursery() as readers:
+            for place, name in enumerate(traffic.written):
+                await edge.catalog.create(W, name, user_id="alice")
+                readers.start_soon(traffic.read, hosts[place % 3], name)
+            async with trio.open_nursery() as writers:
+                for place, name in enumerate(traffic.written):
+                    writers.start_soon(traffic.write, hosts[place % 2], name)
+                for _ in range(3):
+                    await trio.sleep(0.3)
+                    await drain_and_undrain(archive, members)
+                traffic.stopped = True
+            await traffic.until_shown()
+            readers.cancel_scope.cancel()
+        for name, count in traffic.written.items():
+            assert traffic.shown[name] == list(range(count))
+            assert await contents(await edge.open(W, name)) == list(range(count))
+        assert sum(traffic.written.values()) > 100
+
+
+async def test_what_was_accepted_before_a_move_is_answered_by_the_old_owner(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with open_members(tmp_path, archive, 2) as members, open_edge(archive) as edge:
+        await edge.catalog.create(W, "s", user_id="alice")
+        server = await edge.open(W, "s", to_append=True)
+        owner = next(member for member in members if member.node.find(W, "s") is not None)
+        replies = []
+        for number in range(3_000):
+            reply = WaitingReply()
+            server.append("alice", f"c{number}", "text", b"%d" % number, b"{}", None, reply, None)
+            replies.append(reply)
+        ring = await trio.to_thread.run_sync(archive.read_ring)
+        await change(archive, plan_drain(ring, owner.node_id, at_ms=0, actor="test"))
+        acks = [await reply.wait_ack() for reply in replies]
+        assert [ack.seq for ack in acks] == list(range(1, 3_001))
+        await trio.sleep(0.1)
+        await until_settled(archive, members)
+        assert await contents(await edge.open(W, "s")) == list(range(3_000))
+
+
+async def test_a_repeat_that_the_owner_may_have_forgotten_is_not_stored_again(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with open_members(tmp_path, archive, 1) as members, open_edge(archive) as edge:
+        await edge.catalog.create(W, "s", user_id="alice")
+        [member] = members
+        there = await member.router.open(W, "s", to_append=True)
+        for number in range(2_001):
+            there.append("bob", f"b{number}", "text", b"0", b"{}", None, WaitingReply(), None)
+        here = await edge.open(W, "s", to_append=True)
+        assert isinstance(here, RemoteSession)
+        # As if it was sent first when the head was 0, and the answer was lost.
+        here._head_seq = 0
+        lost = WaitingReply()
+        here.append("alice", "c1", "text", b"1", b"{}", None, lost, None)
+        [pending] = here._pending.values()
+        await lost.wait_ack()
+        pending.message.number = next(here._numbers)
+        here._pending[pending.message.number] = pending
+        pending.reply = again = WaitingReply()
+        for number in range(2_001):
+            there.append("bob", f"d{number}", "text", b"0", b"{}", None, WaitingReply(), None)
+        here._send(pending)
+        with pytest.raises(OutcomeUnknownError):
+            await again.wait()
+        assert len(await contents(here)) == 2 * 2_001 + 1
+
+
+async def test_a_member_who_was_removed_can_no_longer_read_write_or_mark(
+    tmp_path: Path, archive: Archive
+) -> None:
+    """Also where the edge has not heard of it yet: the owner looks again."""
+    async with open_members(tmp_path, archive, 1), open_edge(archive) as edge:
+        await edge.catalog.create(W, "s", user_id="alice", members=("bob",))
+        server = await edge.open(W, "s", to_append=True)
+        assert await append(server, 1) == 1
+        await edge.catalog.change(W, "s", members=())
+        with pytest.raises(SessionNotFoundError):
+            await append_durably(server, sender="bob", content=b"1", user="bob")
+        with pytest.raises(SessionNotFoundError):
+            await server.read_after(0, 10, "bob")
+        with pytest.raises(SessionNotFoundError):
+            await server.read_before(9, 10, "bob")
+        with pytest.raises(SessionNotFoundError):
+            await server.move_read_cursor("bob", 1, "bob")
+        assert len((await server.read_after(0, 10, "alice")).bodies) == 1
