@@ -24,7 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from edge.connection import Switchboard
-from runtime import Node
+from runtime import Cluster, Member, Node
 
 SYNC_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -88,6 +88,8 @@ class Metrics:
         self.event_streams = 0
         # Rows that the archive's database refused for their data; counted by whoever watches it.
         self.dead_letters = 0
+        self.cluster: Cluster | None = None
+        """Its part in a cluster, if it has one."""
         self.node: Node | None = None
         self.board: Switchboard | None = None
         self.registry = CollectorRegistry()
@@ -144,6 +146,21 @@ def _one(read: Callable[[Metrics], float]) -> Callable[[Metrics], Samples]:
 def _of_node(read: Callable[[Node], float]) -> Callable[[Metrics], Samples]:
     """Read a series of the node; no samples while there is none."""
     return lambda metrics: [] if metrics.node is None else [((), float(read(metrics.node)))]
+
+
+def _of_cluster(read: Callable[[Cluster], float]) -> Callable[[Metrics], Samples]:
+    """Read a series of the node's part in a cluster; no samples where it is alone."""
+    return lambda metrics: [] if metrics.cluster is None else [((), float(read(metrics.cluster)))]
+
+
+def _of_member(read: Callable[[Member], float]) -> Callable[[Metrics], Samples]:
+    """Read a series of an owner in a cluster; no samples where it is alone, or an edge."""
+
+    def samples(metrics: Metrics) -> Samples:
+        member = None if metrics.cluster is None else metrics.cluster.member
+        return [] if member is None else [((), float(read(member)))]
+
+    return samples
 
 
 def _of_board(read: Callable[[Switchboard], float]) -> Callable[[Metrics], Samples]:
@@ -291,6 +308,26 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
     Series(
         "ringlog_flush_lag_seconds", "gauge", "Age of the oldest record that waits for the archive",
         _of_node(lambda node: node.flusher.lag_seconds()),
+    ),
+    Series(
+        "ringlog_ring_version", "gauge", "The version of the ring that the node knows",
+        _of_cluster(lambda cluster: cluster.watch.ring.version),
+    ),
+    Series(
+        "ringlog_sessions_remote", "gauge", "Sessions of other owners that clients here use",
+        _of_cluster(lambda cluster: cluster.router.remote_sessions),
+    ),
+    Series(
+        "ringlog_links", "gauge", "Links to owners that are up",
+        _of_cluster(lambda cluster: cluster.router.links),
+    ),
+    Series(
+        "ringlog_slots_served", "gauge", "Slots that this owner serves",
+        _of_member(lambda member: member.slots_served),
+    ),
+    Series(
+        "ringlog_slots_stuck", "gauge", "1 while slots cannot be given up that should be",
+        _of_member(lambda member: member.stuck is not None),
     ),
     Series(
         "ringlog_dead_letters", "gauge", "Records set aside because the database refused their data",

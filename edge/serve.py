@@ -140,6 +140,7 @@ class Server:
                             )
                         )
                     host: Host
+                    cluster = None
                     if link is None and node is not None:
                         host = node
                     else:
@@ -148,6 +149,7 @@ class Server:
                             open_cluster(options, archive, node)
                         )
                         host = cluster.router
+                    self._metrics.cluster = cluster
                     await self._serve(host, node, auth, archive, listener, tls)
 
     async def _serve(

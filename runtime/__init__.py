@@ -31,6 +31,7 @@ from runtime.identifiers import (
     is_kind,
     parse_time,
 )
+from runtime.member import Member
 from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics
 from runtime.opening import open_node
 from runtime.planning import (
@@ -65,6 +66,7 @@ __all__ = [
     "Follower",
     "Host",
     "InvalidFieldError",
+    "Member",
     "MessagePage",
     "Move",
     "Node",

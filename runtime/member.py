@@ -59,6 +59,11 @@ class Member:
         """Why they cannot be, if they cannot."""
         node.slots = self._slots
 
+    @property
+    def slots_served(self) -> int:
+        """How many slots are served now."""
+        return len(self._slots.served)
+
     async def run(self) -> None:
         """Live, for ever.
 

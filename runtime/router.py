@@ -67,6 +67,16 @@ class Router:
             node.rehome = self.rehome
             node.on_published.append(self.publish)
 
+    @property
+    def remote_sessions(self) -> int:
+        """How many sessions of other owners are in use."""
+        return len(self._remote)
+
+    @property
+    def links(self) -> int:
+        """How many links to owners are up."""
+        return self._pool.connections
+
     # Host: what serves clients asks.
 
     def tick(self) -> None:

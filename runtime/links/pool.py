@@ -153,6 +153,11 @@ class Pool:
         self._connections: dict[str, OwnerConnection] = {}
         self._dialling: dict[str, trio.Event] = {}
 
+    @property
+    def connections(self) -> int:
+        """How many links are up."""
+        return len(self._connections)
+
     async def connect(self, node_id: str, address: str) -> OwnerConnection:
         """Return the link to an owner.
 

@@ -10,11 +10,13 @@ from websockets.frames import Frame, Opcode
 from edge import serve
 from edge.limits import Limits
 from edge.metrics import SERIES, Histogram, HistogramSeries, Metrics
-from runtime import WaitingReply
+from runtime import Cluster, WaitingReply
+from storage import Archive
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import SMALL_LOG, OnePort, open_one_port
 from tests.edge.socket_client import open_socket
 from tests.fakes.directory import CrashingDirectory
+from tests.runtime import clusters
 from tests.storage.sql import refuse_rows, run_sql
 
 SAMPLE = re.compile(r"(?P<name>[a-z_]+)(?:\{(?P<labels>.*)\})? (?P<value>[-+0-9.e]+|NaN)")
@@ -273,3 +275,27 @@ def test_every_series_is_named_in_a_test_that_moves_it() -> None:
     missing |= {name for name in short if name.removeprefix("ringlog_websocket_") not in text}
     assert missing == set()
     assert all(isinstance(series, HistogramSeries) or series.kind for series in SERIES)
+
+
+async def test_a_cluster_tells_of_its_ring_and_its_links(tmp_path: Path, archive: Archive) -> None:
+    async with (
+        clusters.open_members(tmp_path, archive, 2) as members,
+        clusters.open_edge(archive) as edge,
+    ):
+        for number in range(8):
+            await edge.catalog.create("default", f"s{number}", user_id="alice")
+            await edge.open("default", f"s{number}")
+        metrics = Metrics()
+        assert "ringlog_slots_served{}" not in samples(metrics)
+        served = 0.0
+        for member in members:
+            metrics.cluster = member.cluster
+            served += total(metrics, "ringlog_slots_served")
+            assert samples(metrics)["ringlog_slots_stuck{}"] == 0
+            version = member.cluster.watch.ring.version
+            assert samples(metrics)["ringlog_ring_version{}"] == version
+        assert served == clusters.SLOTS
+        metrics.cluster = Cluster(edge, members[0].cluster.watch, None)
+        assert total(metrics, "ringlog_sessions_remote") == 8
+        assert total(metrics, "ringlog_links") == 2
+        assert "ringlog_slots_served{}" not in samples(metrics)
