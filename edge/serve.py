@@ -46,7 +46,7 @@ from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from edge.watch import Watch
-from runtime import ClusterOptions, Host, Node, NodeOptions, open_cluster, open_node
+from runtime import ClusterOptions, Host, Member, Node, NodeOptions, open_cluster, open_node
 from storage import (
     Archive,
     ArchiveUnavailableError,
@@ -108,6 +108,7 @@ class Server:
         self.config = config
         self.ready = False
         self._ended = False
+        self._member: Member | None = None
         self._started = time.perf_counter()
         self._limits = Limits()
         self._metrics = Metrics()
@@ -149,6 +150,7 @@ class Server:
                             open_cluster(options, archive, node)
                         )
                         host = cluster.router
+                        self._member = cluster.member
                     self._metrics.cluster = cluster
                     await self._serve(host, node, auth, archive, listener, tls)
 
@@ -181,11 +183,13 @@ class Server:
                     tasks.start_soon(Watch(node).run)
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 self._announce(auth, listener)
-                await anext(signals)
+                number = await anext(signals)
                 log.info("stopping", drain_seconds=config.drain_seconds)
                 accepting.cancel()
                 if node is not None:
-                    await self._drain(node, signals)
+                    # SIGINT stops all of a cluster as a rule: there would be nobody to leave anything to.
+                    member = self._member if number == signal.SIGTERM else None
+                    await self._drain(node, member, signals)
                 services.closing.begin()
                 async with trio.open_nursery() as closing:
                     closing.start_soon(pump.close_all)
@@ -231,8 +235,8 @@ class Server:
             seconds=round(seconds, 3),
         )
 
-    async def _drain(self, node: Node, signals: AsyncIterator[int]) -> None:
-        """Make durable what was accepted, and give the archive the time that was asked for."""
+    async def _drain(self, node: Node, member: Member | None, signals: AsyncIterator[int]) -> None:
+        """Hand over what others can take, make durable what was accepted, and give the archive the time for it."""
 
         async def hurry(scope: trio.CancelScope) -> None:
             await anext(signals)
@@ -242,7 +246,11 @@ class Server:
         flushed = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(hurry, nursery.cancel_scope)
-            flushed = await node.shutdown(self.config.drain_seconds)
+            give_up_at = trio.current_time() + self.config.drain_seconds
+            with trio.move_on_at(give_up_at):
+                if member is not None and await member.leave():
+                    log.info("left", slots=0)
+            flushed = await node.shutdown(max(0.0, give_up_at - trio.current_time()))
             nursery.cancel_scope.cancel()
         if flushed:
             log.info("stopped", records_unflushed=0)

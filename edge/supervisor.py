@@ -2,7 +2,7 @@
 
 Every line that a process writes is passed on with the process's name before it. One that ends is started again,
 after a pause that doubles while it keeps ending soon. The first SIGINT or SIGTERM stops the edges, then the owners,
-each with SIGTERM; whatever is left after that has the supervisor's own deadline, and is killed.
+each with SIGINT; whatever is left after that has the supervisor's own deadline, and is killed.
 """
 
 import signal
@@ -89,7 +89,8 @@ class Supervisor:
     async def _end(self, part: Part, process: trio.Process) -> None:
         assert process.stdout is not None
         if process.returncode is None:
-            process.terminate()
+            # Not SIGTERM: an owner would hand its sessions to another that is to end as well.
+            process.send_signal(signal.SIGINT)
             with trio.move_on_after(STOP_SECONDS):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._pass_on, part.name, process.stdout)

@@ -23,6 +23,7 @@ from runtime.ringwatch import RingWatch
 from runtime.server import SessionServer
 from runtime.slots import SessionKey, Slots
 from storage import (
+    ACTIVE,
     Archive,
     ArchiveUnavailableError,
     CursorMismatchError,
@@ -42,6 +43,11 @@ FLUSH_SECONDS = 5.0
 
 RETRY_SECONDS = 0.2
 
+ALIVE_SECONDS = 3.5
+"""A node whose beat has not moved for so long is not given anything."""
+
+LEAVE_POLL_SECONDS = 0.02
+
 
 class Member:
     """One owner's part in the ring."""
@@ -53,8 +59,10 @@ class Member:
         self._node_id = node.flusher.node_id
         self._slots = Slots(len(watch.ring.owners))
         self._limiter = trio.CapacityLimiter(1)
-        self.releasing = False
-        """Whether slots are being given up now."""
+        self._leaving = False
+        self._beats: dict[str, int] = {}
+        self._heard_at: dict[str, float] = {}
+        """When each node's beat was last seen to have moved, by this node's own clock."""
         self.stuck: str | None = None
         """Why they cannot be, if they cannot."""
         node.slots = self._slots
@@ -78,7 +86,44 @@ class Member:
         while True:
             with suppress(ArchiveUnavailableError):
                 await self._ask(self._archive.beat, self._node_id, self._node.epoch)
+                self._hear(await self._ask(self._archive.read_beats))
             await trio.sleep(BEAT_SECONDS)
+
+    def _hear(self, beats: dict[str, int]) -> None:
+        now = trio.current_time()
+        for node_id, beat in beats.items():
+            if self._beats.get(node_id, beat) != beat:
+                self._heard_at[node_id] = now
+        self._beats = beats
+
+    @property
+    def alive(self) -> set[str]:
+        """The nodes that were heard of lately."""
+        since = trio.current_time() - ALIVE_SECONDS
+        return {node_id for node_id, heard_at in self._heard_at.items() if heard_at > since}
+
+    async def leave(self) -> bool:
+        """Give all slots to nodes that live, until this one starts again; return False if nobody could take them.
+
+        Returns when none is served any more, which may be never: bound it.
+        """
+        self._leaving = True
+        node = self._watch.ring.node(self._node_id)
+        while node is not None and node.state == ACTIVE:
+            try:
+                plan = partial(planning.plan_leave, alive=self.alive)
+                await self._change(partial(plan, self._watch.ring, self._node_id))
+            except planning.PlanError:
+                return False
+            except (RingChangedError, ArchiveUnavailableError):
+                await trio.sleep(RETRY_SECONDS)
+                await self._refresh()
+            else:
+                break
+        while self._slots.served:
+            self._watch.hurry()
+            await trio.sleep(LEAVE_POLL_SECONDS)
+        return True
 
     async def _reconcile(self) -> None:
         """Bring what is served to what the ring says, again after each change of it."""
@@ -97,7 +142,7 @@ class Member:
 
     async def _step(self, ring: Ring) -> bool:
         """Do one thing that is to be done; return whether there was nothing."""
-        actions = decide(ring, self._node_id, self._slots.served)
+        actions = decide(ring, self._node_id, self._slots.served, leaving=self._leaving)
         if self._watch.went_back or actions.lost:
             # Another node owns what is served here, or may: the archive was restored to an older state.
             raise FencedError(self._node_id, self._node.epoch)
@@ -120,6 +165,7 @@ class Member:
         return False
 
     async def _change(self, plan: Callable[..., PlannedChange]) -> None:
+        """Work a change out and make it."""
         change = await trio.to_thread.run_sync(partial(plan, at_ms=_now_ms()))
         await self._ask(self._archive.change_ring, change)
 
@@ -133,25 +179,21 @@ class Member:
             self.stuck = "the archive does not take what is durable"
             await trio.sleep(RETRY_SECONDS)
             return
-        self.releasing = True
         served = [slot for slot in slots if slot in self._slots.served]
         leaving = self._slots.end(served)
         for key in leaving:
             node.leaving[key] = node.active.pop(key)
-        try:
-            lsn_end = node.log.next_lsn
-            with trio.move_on_after(FLUSH_SECONDS) as patience:
-                await node.log.wait_durable(lsn_end)
-                await node.flusher.wait_flushed(lsn_end)
-            if patience.cancelled_caught:
-                self._serve_again(served, leaving)
-                self.stuck = "the archive does not take what is durable"
-                await trio.sleep(RETRY_SECONDS)
-                return
-            await self._give_up(lsn_end, slots)
-            self.stuck = None
-        finally:
-            self.releasing = False
+        lsn_end = node.log.next_lsn
+        with trio.move_on_after(FLUSH_SECONDS) as patience:
+            await node.log.wait_durable(lsn_end)
+            await node.flusher.wait_flushed(lsn_end)
+        if patience.cancelled_caught:
+            self._serve_again(served, leaving)
+            self.stuck = "the archive does not take what is durable"
+            await trio.sleep(RETRY_SECONDS)
+            return
+        await self._give_up(lsn_end, slots)
+        self.stuck = None
         for key, server in leaving.items():
             del node.leaving[key]
             server.moved()

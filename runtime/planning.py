@@ -4,10 +4,10 @@ A plan is made from the ring at one version and is good for that one only: whoev
 somebody was quicker, and works it out again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from runtime.ring import Move, assign, moves
-from storage import ACTIVE, DRAINED, DRAINING, NodeEntry, PlannedChange, Ring
+from storage import ACTIVE, DRAINED, DRAINING, JOINING, NodeEntry, PlannedChange, Ring
 
 WEIGHT_MAX = 100
 """Of one node: its places on the ring are worked out one by one."""
@@ -44,6 +44,31 @@ def plan_drain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedCh
     if [each.node_id for each in ring.nodes if each.state == ACTIVE] == [node_id]:
         raise PlanError(f"node {node_id} is the last owner")
     return _plan(ring, "drain", node_id, {node_id: DRAINING}, {}, at_ms=at_ms, actor=actor)
+
+
+def plan_leave(ring: Ring, node_id: str, alive: Collection[str], *, at_ms: int) -> PlannedChange:
+    """Give what a node owns to those that live, until it comes back and asks for its share.
+
+    What others own stays theirs: this moves no more than it must.
+
+    Raises:
+        PlanError: it has no share, or nobody else lives who could own anything.
+    """
+    node = _node(ring, node_id)
+    if node.state != ACTIVE:
+        raise PlanError(f"node {node_id} is {node.state}, not active")
+    shares = {
+        node.node_id: node.weight
+        for node in ring.nodes
+        if node.state == ACTIVE and node.node_id in alive and node.node_id != node_id
+    }
+    if not shares:
+        raise PlanError(f"node {node_id} is the last owner that lives")
+    wanted = assign(shares, len(ring.targets))
+    targets = [(slot, wanted[slot]) for slot, now in enumerate(ring.targets) if now == node_id]
+    return PlannedChange(
+        ring.version, at_ms, node_id, "leave", node_id, targets, states=[(node_id, JOINING)]
+    )
 
 
 def plan_undrain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:

@@ -29,8 +29,8 @@ class Actions(NamedTuple):
         return self == Actions()
 
 
-def decide(ring: Ring, node_id: str, served: Set[int]) -> Actions:
-    """Return what a node should do next."""
+def decide(ring: Ring, node_id: str, served: Set[int], *, leaving: bool = False) -> Actions:
+    """Return what a node should do next; one that is leaving asks for nothing."""
     begin, claim, release = [], [], []
     for slot, (owner, target) in enumerate(zip(ring.owners, ring.targets, strict=True)):
         if owner == node_id:
@@ -46,5 +46,5 @@ def decide(ring: Ring, node_id: str, served: Set[int]) -> Actions:
         claim=tuple(claim),
         release=tuple(release[:RELEASE_MAX]),
         lost=tuple(slot for slot in sorted(served) if ring.owners[slot] != node_id),
-        join=node is not None and node.state == JOINING,
+        join=node is not None and node.state == JOINING and not leaving,
     )

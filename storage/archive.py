@@ -167,6 +167,10 @@ class Archive:
         with self._transaction() as connection:
             membership.beat(connection, node_id, epoch)
 
+    def read_beats(self) -> dict[str, int]:
+        """Return how often each node was heard of, by its id: one that lives is heard of every second."""
+        return self._read(membership.read_beats)
+
     # Reading
 
     def read_session(

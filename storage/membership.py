@@ -285,6 +285,11 @@ def beat(connection: Connection, node_id: str, epoch: int) -> None:
     )
 
 
+def read_beats(connection: Connection) -> dict[str, int]:
+    """Return how often each node was heard of."""
+    return {row.node_id: row.beat for row in connection.execute(select(nodes))}
+
+
 def list_changes(connection: Connection, limit: int) -> list[RingChange]:
     """Return the last planned changes, newest first."""
     rows = connection.execute(

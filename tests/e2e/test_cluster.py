@@ -64,3 +64,26 @@ async def test_a_ring_that_changes_while_owners_are_killed_loses_nothing(
         await more(load, 100)
 
     judged(await run_cluster(tmp_path, archive_url, disturb, 3))
+
+
+@pytest.mark.timeout(120)
+async def test_an_owner_that_is_told_to_stop_hands_its_sessions_over(
+    tmp_path: Path, archive_url: str
+) -> None:
+    async def disturb(cluster: Cluster, load: Load) -> None:
+        # Each must have heard of the others' beats.
+        await trio.sleep(2.5)
+        for owner in cluster.owners:
+            await more(load, 100)
+            await owner.stop()
+            ring = await cluster.ring()
+            assert "" not in ring.owners
+            assert len(set(ring.owners)) == len(cluster.owners) - 1
+            await more(load, 100)
+            await owner.start()
+            ring = await cluster.until_settled()
+            assert len(set(ring.owners)) == len(cluster.owners)
+            await trio.sleep(2.5)
+
+    result = judged(await run_cluster(tmp_path, archive_url, disturb, 3))
+    assert result.reconnects == 0
