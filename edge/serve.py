@@ -396,6 +396,13 @@ def _cluster_options(
         node_id="" if node is None else node.flusher.node_id,
         listener=link,
         link_failed=_tell_link_failed,
+        waiting=_tell_waiting,
+    )
+
+
+def _tell_waiting() -> None:
+    log.warning(
+        "waiting", reason="no owner has started on this archive", next="start one with --link"
     )
 
 

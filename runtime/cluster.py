@@ -35,6 +35,8 @@ class ClusterOptions:
     dial: Dial = dial_tcp
     link_failed: Callable[[str, Exception], None] = lambda _peer, _error: None
     """Told of links that ended by more than a lost connection."""
+    waiting: Callable[[], None] = lambda: None
+    """Called once if there is no ring yet, and this waits for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ async def open_cluster(
     """
     secret = await trio.to_thread.run_sync(archive.secret, LINK_SECRET)
     assert len(secret) >= SECRET_BYTES_MIN
-    ring = await _find_ring(archive)
+    ring = await _find_ring(archive, options.waiting)
     watch = RingWatch(archive, ring)
     member = None if node is None else Member(node, archive, watch)
     async with AsyncExitStack() as stack:
@@ -94,13 +96,15 @@ async def open_cluster(
             nursery.cancel_scope.cancel()
 
 
-async def _find_ring(archive: Archive) -> Ring:
+async def _find_ring(archive: Archive, waiting: Callable[[], None]) -> Ring:
     """Return the ring; an edge may have to wait until there is one."""
-    while True:
-        ring = await trio.to_thread.run_sync(archive.read_ring)
-        if ring.owners:
-            return ring
+    ring = await trio.to_thread.run_sync(archive.read_ring)
+    if not ring.owners:
+        waiting()
+    while not ring.owners:
         await trio.sleep(POLL_SECONDS)
+        ring = await trio.to_thread.run_sync(archive.read_ring)
+    return ring
 
 
 class _Links:

@@ -8,12 +8,14 @@ import pytest
 import trio
 
 from runtime import (
+    ClusterOptions,
     Host,
     Served,
     SessionNotFoundError,
     WaitingReply,
     append_durably,
     follow,
+    open_cluster,
     plan_drain,
     plan_undrain,
 )
@@ -210,3 +212,23 @@ async def test_a_member_who_was_removed_can_no_longer_read_write_or_mark(
         with pytest.raises(SessionNotFoundError):
             await server.move_read_cursor("bob", 1, "bob")
         assert len((await server.read_after(0, 10, "alice")).bodies) == 1
+
+
+async def test_an_edge_that_comes_first_says_so_and_waits_for_an_owner(
+    tmp_path: Path, archive: Archive, nursery: trio.Nursery
+) -> None:
+    said = trio.Event()
+    served = trio.Event()
+
+    async def run_edge() -> None:
+        options = ClusterOptions(durability="local", waiting=said.set)
+        async with open_cluster(options, archive, None) as cluster:
+            await cluster.router.catalog.create(W, "s", user_id="alice")
+            served.set()
+
+    nursery.start_soon(run_edge)
+    with trio.fail_after(20):
+        await said.wait()
+        assert not served.is_set()
+        async with open_members(tmp_path, archive, 1):
+            await served.wait()
