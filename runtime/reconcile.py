@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from storage import JOINING, Ring
 
-RELEASE_MAX = 64
-"""Slots given up at once: their sessions pause together, for as long as one flush takes."""
+RELEASE_MAX = 256
+"""Slots given up at once: their sessions pause together, for one flush, which takes as long for few of them."""
 
 
 class Actions(NamedTuple):

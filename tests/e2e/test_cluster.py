@@ -73,12 +73,13 @@ async def test_an_owner_that_is_told_to_stop_hands_its_sessions_over(
     async def disturb(cluster: Cluster, load: Load) -> None:
         # Each must have heard of the others' beats.
         await trio.sleep(2.5)
-        for owner in cluster.owners:
+        for owner in cluster.owners[:2]:
             await more(load, 100)
             await owner.stop()
-            ring = await cluster.ring()
-            assert "" not in ring.owners
-            assert len(set(ring.owners)) == len(cluster.owners) - 1
+            with trio.fail_after(5):
+                while "" in (owners := set((await cluster.ring()).owners)):
+                    await trio.sleep(0.05)
+            assert len(owners) == len(cluster.owners) - 1
             await more(load, 100)
             await owner.start()
             ring = await cluster.until_settled()

@@ -57,8 +57,8 @@ RING_MUTANTS = (
         (
             Edit(
                 "runtime/member.py",
-                "                await node.flusher.wait_flushed(lsn_end)\n",
-                "                pass\n",
+                "            await node.flusher.wait_flushed(lsn_end)\n",
+                "            pass\n",
             ),
             Edit(
                 "runtime/member.py",
