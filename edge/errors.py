@@ -129,7 +129,7 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "not_built": ErrorKind(
             501,
             "Not built yet",
-            "this version has sessions and messages; agents, inboxes and rings come later",
+            "agents, inboxes and the ring over HTTP come later; `ringlog ring` is there",
         ),
         "upgrade_required": ErrorKind(
             426, "A WebSocket upgrade is required", "open this address with a WebSocket client"

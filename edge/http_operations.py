@@ -110,6 +110,6 @@ class OperationRoutes:
         raise EdgeError("not_built", f"there is no inbox of {user} yet")
 
     async def later(self, **_: str) -> Response:
-        """Refuse: agents and rings come later."""
+        """Refuse: agents, and the ring over HTTP, come later."""
         caller(self._services, "read")
-        raise EdgeError("not_built", "agents and rings are not built yet")
+        raise EdgeError("not_built", "agents, and the ring over HTTP, are not built yet")

@@ -201,7 +201,7 @@ class Router:
         return (
             node is not None
             and node.slots is not None
-            and slot_of(workspace, session_id, node.slots.count) in node.slots.served
+            and node.slots.serves((workspace, session_id))
         )
 
     async def _rehome(self, tail: Tail) -> None:

@@ -39,6 +39,10 @@ class Slots:
         """The slots that are served."""
         return frozenset(self._claims)
 
+    def serves(self, key: SessionKey) -> bool:
+        """Tell whether a session is served here."""
+        return slot_of(*key, self.count) in self._claims
+
     def find(self, key: SessionKey) -> Claim:
         """Return the claim that a session is served under.
 

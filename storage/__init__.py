@@ -44,7 +44,6 @@ from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
 from storage.membership import (
     ACTIVE,
-    DEAD,
     DRAINED,
     DRAINING,
     JOINING,
@@ -68,7 +67,6 @@ from storage.segment import highest_epoch
 
 __all__ = [
     "ACTIVE",
-    "DEAD",
     "DRAINED",
     "DRAINING",
     "JOINING",

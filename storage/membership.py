@@ -26,7 +26,7 @@ from storage.schema import cluster, nodes, owner_epochs, ring_changes, slots
 RING_VERSION = "ring_version"
 """The name of the ring's version in `cluster`."""
 
-JOINING, ACTIVE, DRAINING, DRAINED, DEAD = "joining", "active", "draining", "drained", "dead"
+JOINING, ACTIVE, DRAINING, DRAINED = "joining", "active", "draining", "drained"
 """States of a node. Only an active one is given slots; one that joins, or is drained, has none and waits."""
 
 HISTORY_MAX = 1_000
@@ -41,8 +41,6 @@ _FIRST_BEAT = text("""
     VALUES (:node_id, :address, 'joining', :weight, 0)
     ON CONFLICT (node_id) DO UPDATE SET address = excluded.address, beat = nodes.beat + 1
 """)
-
-_RETURNS = text("UPDATE nodes SET state = 'joining' WHERE node_id = :node_id AND state = 'dead'")
 
 _FIRST_SLOTS = (
     "INSERT INTO slots (slot, owner, target) SELECT CAST(value ->> 0 AS BIGINT), '', '' FROM {rows}"
@@ -154,7 +152,6 @@ class Membership:
             connection.execute(self._first_slots, {"rows": _rows(range(place.slots))})
         parameters = {"node_id": node_id, "address": place.address, "weight": place.weight}
         connection.execute(_FIRST_BEAT, parameters)
-        connection.execute(_RETURNS, {"node_id": node_id})
         self._move_version(connection)
 
     def read(self, connection: Connection) -> Ring:
