@@ -51,6 +51,9 @@ Flags = Mapping[str, object]
 Settings = TypeVar("Settings", "Config", "ClientConfig")
 
 
+TAKEOVER_SECONDS_MIN = 2.0
+
+
 class ConfigError(Exception):
     """An option has a value that is not allowed; the message says which, from where, and what is."""
 
@@ -100,9 +103,10 @@ class Config:
     durability: Annotated[
         str,
         Option(
-            parse_choice("local", unbuilt={"replicated": "replicated durability"}),
-            "local",
-            "what an acknowledgement promises: local (fsync on this machine)",
+            parse_choice("local", "replicated"),
+            None,
+            "what an acknowledgement promises: local (fsync on this machine) or replicated (and in PostgreSQL);"
+            " by default replicated for an owner with --link on PostgreSQL",
         ),
     ]
     role: Annotated[
@@ -124,6 +128,14 @@ class Config:
     weight: Annotated[
         int,
         Option(parse_integer(1, 100), "1", "this owner's share of the sessions beside the others'"),
+    ]
+    takeover_seconds: Annotated[
+        float,
+        Option(
+            parse_float(0, 3_600),
+            "6",
+            "how long this owner must be silent before others take over, with replicated; 2 or more, 0 for never",
+        ),
     ]
     allow_origin: Annotated[
         tuple[str, ...],
@@ -334,6 +346,20 @@ def _complete_server(values: dict[str, Any], origins: dict[str, str]) -> None:
     """Fill in what depends on another option, and check what must agree."""
     if values["archive"] is None:
         values["archive"] = f"sqlite:///{values['data'] / 'archive.db'}"
+    on_postgres = not values["archive"].startswith("sqlite")
+    if values["durability"] is None:
+        values["durability"] = "replicated" if values["link"] and on_postgres else "local"
+    if values["durability"] == "replicated" and not on_postgres:
+        reason = "the second copy of a message must not be on the same disk: it needs an archive in PostgreSQL"
+        raise ConfigError("durability", "replicated", origins["durability"], reason)
+    if 0 < values["takeover_seconds"] < TAKEOVER_SECONDS_MIN:
+        reason = f"it must be 0, or {TAKEOVER_SECONDS_MIN:g} or more: an owner says once a second that it lives"
+        raise ConfigError(
+            "takeover_seconds",
+            str(values["takeover_seconds"]),
+            origins["takeover_seconds"],
+            reason,
+        )
     if values["role"] == "owner" and values["link"] is None:
         reason = "an owner that serves no clients is of use only to others: it needs link"
         raise ConfigError("role", "owner", origins["role"], reason)

@@ -25,6 +25,7 @@ from prometheus_client.registry import Collector
 
 from edge.connection import Switchboard
 from runtime import Cluster, Member, Node
+from storage import Replica
 
 SYNC_SECONDS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
@@ -151,6 +152,16 @@ def _of_node(read: Callable[[Node], float]) -> Callable[[Metrics], Samples]:
 def _of_cluster(read: Callable[[Cluster], float]) -> Callable[[Metrics], Samples]:
     """Read a series of the node's part in a cluster; no samples where it is alone."""
     return lambda metrics: [] if metrics.cluster is None else [((), float(read(metrics.cluster)))]
+
+
+def _of_replica(read: Callable[[Replica], float]) -> Callable[[Metrics], Samples]:
+    """Read a series of an owner's second copies; no samples where durability is `local`."""
+
+    def samples(metrics: Metrics) -> Samples:
+        replica = None if metrics.node is None else metrics.node.replica
+        return [] if replica is None else [((), float(read(replica)))]
+
+    return samples
 
 
 def _of_member(read: Callable[[Member], float]) -> Callable[[Metrics], Samples]:
@@ -328,6 +339,27 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
     Series(
         "ringlog_slots_stuck", "gauge", "1 while slots cannot be given up that should be",
         _of_member(lambda member: member.stuck is not None),
+    ),
+    Series(
+        "ringlog_owner_confirmed", "gauge",
+        "0 while others may have taken over from this owner, for all that it can tell",
+        _of_member(lambda member: member.is_confirmed),
+    ),
+    Series(
+        "ringlog_takeovers", "counter", "Owners that this one took over from",
+        _of_member(lambda member: member.takeovers),
+    ),
+    Series(
+        "ringlog_replica_seconds", "gauge", "How long the last batch took to be in the archive too",
+        _of_replica(lambda replica: replica.seconds_last),
+    ),
+    Series(
+        "ringlog_replica_retries", "counter", "Batches that had no answer and were added again",
+        _of_replica(lambda replica: replica.retries),
+    ),
+    Series(
+        "ringlog_replica_stalled", "gauge", "1 while appends are refused because the archive is away",
+        _of_replica(lambda replica: replica.stalled is not None),
     ),
     Series(
         "ringlog_dead_letters", "gauge", "Records set aside because the database refused their data",

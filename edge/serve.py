@@ -46,8 +46,17 @@ from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from edge.watch import Watch
-from runtime import ClusterOptions, Host, Member, Node, NodeOptions, open_cluster, open_node
+from runtime import (
+    ClusterOptions,
+    Host,
+    Member,
+    Node,
+    NodeOptions,
+    open_cluster,
+    open_node,
+)
 from storage import (
+    REPLICATED,
     Archive,
     ArchiveUnavailableError,
     LogOptions,
@@ -369,7 +378,10 @@ def _node_options(config: Config, link: trio.SocketListener | None) -> NodeOptio
     place = None
     if config.link is not None and link is not None:
         port = link.socket.getsockname()[1]
-        place = Place(str(Address(config.link.host, port)), config.weight)
+        patience = config.takeover_seconds if config.durability == REPLICATED else 0.0
+        place = Place(
+            str(Address(config.link.host, port)), config.weight, patience_ms=int(patience * 1_000)
+        )
     first_segment_bytes = min(LogOptions().first_segment_bytes, config.segment_bytes)
     return NodeOptions(
         data_dir=config.data,
@@ -391,11 +403,11 @@ def _cluster_options(
     config: Config, node: Node | None, link: trio.SocketListener | None
 ) -> ClusterOptions:
     return ClusterOptions(
-        durability=config.durability,
         idle_seconds=config.idle_seconds,
         node_id="" if node is None else node.flusher.node_id,
         listener=link,
         link_failed=_tell_link_failed,
+        taken_over=_tell_taken_over,
         waiting=_tell_waiting,
     )
 
@@ -404,6 +416,13 @@ def _tell_waiting() -> None:
     log.warning(
         "waiting", reason="no owner has started on this archive", next="start one with --link"
     )
+
+
+def _tell_taken_over(node_id: str, outcome: int | Exception) -> None:
+    if isinstance(outcome, int):
+        log.warning("taken_over", node_id=node_id, slots=outcome)
+    else:
+        log.error("takeover_failed", node_id=node_id, reason=str(outcome))
 
 
 def _tell_link_failed(peer: str, error: Exception) -> None:

@@ -32,7 +32,8 @@ from runtime.identifiers import (
     parse_time,
 )
 from runtime.member import Member
-from runtime.node import DISK_STALLED_SECONDS, Node, NodeOptions, NodeStatistics
+from runtime.node import DISK_STALLED_SECONDS, Node
+from runtime.nodeoptions import NodeOptions, NodeStatistics
 from runtime.opening import open_node
 from runtime.planning import (
     PlanError,

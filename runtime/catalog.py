@@ -98,7 +98,7 @@ class Catalog:
             except BaseException:
                 node.discard(server)
                 raise
-            await node.log.wait_durable(lsn_end)
+            await node.wait_durable(lsn_end)
         else:
             if not _same_creation(server.info, info):
                 raise SessionExistsError(session_id)
@@ -148,7 +148,7 @@ class Catalog:
         )
         if _same_content(old, new):
             return old
-        await self._node.log.wait_durable(self._log_change(server, new))
+        await self._node.wait_durable(self._log_change(server, new))
         return new
 
     async def delete(self, workspace: str, session_id: str) -> None:
@@ -170,7 +170,7 @@ class Catalog:
                 version=old.version + 1,
             ),
         )
-        await self._node.log.wait_durable(lsn_end)
+        await self._node.wait_durable(lsn_end)
 
     async def list(
         self,

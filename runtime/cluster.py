@@ -28,13 +28,14 @@ LINK_SECRET = "link"  # noqa: S105 - its name
 class ClusterOptions:
     """How a node takes part; `listener` is an owner's: where the links of others end."""
 
-    durability: str
     idle_seconds: float = 60.0
     node_id: str = ""
     listener: trio.abc.Listener[trio.abc.Stream] | None = None
     dial: Dial = dial_tcp
     link_failed: Callable[[str, Exception], None] = lambda _peer, _error: None
     """Told of links that ended by more than a lost connection."""
+    taken_over: Callable[[str, int | Exception], None] = lambda _node_id, _outcome: None
+    """Told of nodes that this one took over from, with how many slots they had, or why it could not."""
     waiting: Callable[[], None] = lambda: None
     """Called once if there is no ring yet, and this waits for one."""
 
@@ -61,7 +62,8 @@ async def open_cluster(
     assert len(secret) >= SECRET_BYTES_MIN
     ring = await _find_ring(archive, options.waiting)
     watch = RingWatch(archive, ring)
-    member = None if node is None else Member(node, archive, watch)
+    durability = await trio.to_thread.run_sync(archive.read_level)
+    member = None if node is None else Member(node, archive, watch, options.taken_over)
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
         pool = Pool(
@@ -78,16 +80,18 @@ async def open_cluster(
             pool,
             archive,
             node=node,
-            durability=options.durability,
+            durability=durability,
             idle_seconds=options.idle_seconds,
             nursery=nursery,
         )
         nursery.start_soon(watch.run)
         nursery.start_soon(router.sweep)
+        nursery.start_soon(router.watch_ring)
         if member is not None and node is not None:
             nursery.start_soon(member.run)
             assert options.listener is not None
             links = _Links(options, node, secret, len(ring.owners))
+            member.unconfirmed = links.drop
             await nursery.start(trio.serve_listeners, links.serve, [options.listener])
         try:
             yield Cluster(router, watch, member)
@@ -115,6 +119,12 @@ class _Links:
         self._node = node
         self._secret = secret
         self._slots = slots
+        self._serving: set[OwnerLink] = set()
+
+    def drop(self) -> None:
+        """End every link: who is at its other end finds out where the sessions are now."""
+        for link in self._serving:
+            link.drop()
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end; only what the node itself cannot survive ends more than that."""
@@ -124,7 +134,12 @@ class _Links:
                 stream, self._secret, self._options.node_id, self._node.epoch, self._slots
             )
             peer = greeting.node_id
-            await OwnerLink(self._node, link).serve()
+            owner_link = OwnerLink(self._node, link)
+            self._serving.add(owner_link)
+            try:
+                await owner_link.serve()
+            finally:
+                self._serving.discard(owner_link)
         except LinkLostError:
             return
         except HandshakeError as error:

@@ -17,17 +17,23 @@ from typing import TypeVar
 import trio
 
 from runtime import planning
+from runtime.heartbeats import BEAT_SECONDS, Heartbeats
 from runtime.node import Node
 from runtime.reconcile import decide
 from runtime.ringwatch import RingWatch
 from runtime.server import SessionServer
 from runtime.slots import SessionKey, Slots
+from runtime.takeover import RETARGET_SECONDS, is_due, take_over
 from storage import (
     ACTIVE,
     Archive,
+    ArchiveConflictError,
     ArchiveUnavailableError,
+    CorruptLogError,
     CursorMismatchError,
     FencedError,
+    NodeEntry,
+    NodeReturnedError,
     PlannedChange,
     Ring,
     RingChangedError,
@@ -35,16 +41,13 @@ from storage import (
 
 T = TypeVar("T")
 
-BEAT_SECONDS = 1.0
-"""How often a node says that it lives."""
-
 FLUSH_SECONDS = 5.0
 """How long sessions that are to move may pause for the archive."""
 
 RETRY_SECONDS = 0.2
 
-ALIVE_SECONDS = 3.5
-"""A node whose beat has not moved for so long is not given anything."""
+CONFIRMED_SHARE = 2 / 3
+"""For how much of the time after which others may take over from it a node trusts that none has."""
 
 LEAVE_POLL_SECONDS = 0.02
 
@@ -52,25 +55,45 @@ LEAVE_POLL_SECONDS = 0.02
 class Member:
     """One owner's part in the ring."""
 
-    def __init__(self, node: Node, archive: Archive, watch: RingWatch) -> None:
+    def __init__(
+        self,
+        node: Node,
+        archive: Archive,
+        watch: RingWatch,
+        told: Callable[[str, int | Exception], None],
+    ) -> None:
         self._node = node
         self._archive = archive
         self._watch = watch
+        self._told = told
         self._node_id = node.flusher.node_id
         self._slots = Slots(len(watch.ring.owners))
         self._limiter = trio.CapacityLimiter(1)
         self._leaving = False
-        self._beats: dict[str, int] = {}
-        self._heard_at: dict[str, float] = {}
-        """When each node's beat was last seen to have moved, by this node's own clock."""
+        self._heartbeats = Heartbeats()
+        place = node.options.place
+        self._patience_seconds = (
+            0.0 if place is None or node.replica is None else place.patience_ms / 1_000
+        )
+        self.takeovers = 0
+        """How many nodes this one has taken over from."""
+        self.unconfirmed: Callable[[], None] = lambda: None
+        """Called when somebody may have taken over from this node: nobody should count on it any more."""
         self.stuck: str | None = None
         """Why they cannot be, if they cannot."""
         node.slots = self._slots
+        if self._patience_seconds:
+            node.confirmed_until = trio.current_time()
 
     @property
     def slots_served(self) -> int:
         """How many slots are served now."""
         return len(self._slots.served)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether nobody can have taken over from this node."""
+        return self._node.is_confirmed()
 
     async def run(self) -> None:
         """Live, for ever.
@@ -79,28 +102,77 @@ class Member:
             FencedError: Somebody else took over.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._beat)
+            await nursery.start(self._beat)
+            nursery.start_soon(self._watch_others)
+            if self._patience_seconds:
+                nursery.start_soon(self._watch_itself)
             nursery.start_soon(self._reconcile)
 
-    async def _beat(self) -> None:
+    async def _beat(self, task_status: trio.TaskStatus[None]) -> None:
+        """Say that this node lives, and hear of the others, for ever."""
+        began = trio.current_time()
         while True:
             with suppress(ArchiveUnavailableError):
-                await self._ask(self._archive.beat, self._node_id, self._node.epoch)
-                self._hear(await self._ask(self._archive.read_beats))
-            await trio.sleep(BEAT_SECONDS)
+                await _ask_apart(self._archive.beat, self._node_id, self._node.epoch)
+                if self._patience_seconds:
+                    # From before it was said: whoever waits, waits from later on.
+                    patience = self._patience_seconds * CONFIRMED_SHARE
+                    self._node.confirmed_until = began + patience
+                beats = await _ask_apart(self._archive.read_beats)
+                self._heartbeats.hear(beats, trio.current_time())
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            began = max(began + BEAT_SECONDS, trio.current_time())
+            await trio.sleep_until(began)
 
-    def _hear(self, beats: dict[str, int]) -> None:
-        now = trio.current_time()
-        for node_id, beat in beats.items():
-            if self._beats.get(node_id, beat) != beat:
-                self._heard_at[node_id] = now
-        self._beats = beats
+    async def _watch_itself(self) -> None:
+        """Let go of who follows sessions here while somebody may have taken over, for ever."""
+        while True:
+            await trio.sleep_until(self._node.confirmed_until)
+            if not self._node.is_confirmed():
+                self._node.end_tails()
+                self.unconfirmed()
+                await trio.sleep(BEAT_SECONDS)
+
+    async def _watch_others(self) -> None:
+        """Take over from nodes that are gone, for ever."""
+        while True:
+            await trio.sleep(BEAT_SECONDS)
+            ring = self._watch.ring
+            for node in ring.nodes:
+                silent_seconds = self._heartbeats.silent_seconds(
+                    node.node_id, node.epoch, trio.current_time()
+                )
+                if node.node_id == self._node_id or self._leaving:
+                    continue
+                with suppress(ArchiveUnavailableError, NodeReturnedError, RingChangedError):
+                    if is_due(ring, node, silent_seconds):
+                        await self._take_over(node)
+                    elif silent_seconds > RETARGET_SECONDS:
+                        await self._retarget(ring, node)
+
+    async def _take_over(self, node: NodeEntry) -> None:
+        try:
+            slots = await take_over(
+                self._archive, _ask_apart, node, self.alive, self._node_id, _now_ms()
+            )
+        except (planning.PlanError, CorruptLogError, ArchiveConflictError) as error:
+            self._told(node.node_id, error)
+            return
+        if slots:
+            self.takeovers += 1
+            self._told(node.node_id, slots)
+        await self._refresh()
+
+    async def _retarget(self, ring: Ring, node: NodeEntry) -> None:
+        plan = partial(planning.plan_retarget, ring, node.node_id, self.alive)
+        with suppress(planning.PlanError):
+            await self._change(partial(plan, actor=self._node_id))
 
     @property
     def alive(self) -> set[str]:
         """The nodes that were heard of lately."""
-        since = trio.current_time() - ALIVE_SECONDS
-        return {node_id for node_id, heard_at in self._heard_at.items() if heard_at > since}
+        return self._heartbeats.alive(trio.current_time())
 
     async def leave(self) -> bool:
         """Give all slots to nodes that live, until this one starts again; return False if nobody could take them.
@@ -164,10 +236,11 @@ class Member:
             return True
         return False
 
-    async def _change(self, plan: Callable[..., PlannedChange]) -> None:
+    async def _change(self, plan: Callable[..., PlannedChange | None]) -> None:
         """Work a change out and make it."""
         change = await trio.to_thread.run_sync(partial(plan, at_ms=_now_ms()))
-        await self._ask(self._archive.change_ring, change)
+        if change is not None:
+            await self._ask(self._archive.change_ring, change)
 
     async def _release(self, slots: Sequence[int]) -> None:
         """Give slots up, unless the archive does not take what was written in them."""
@@ -240,6 +313,11 @@ class Member:
     async def _ask(self, call: Callable[..., T], *args: object) -> T:
         """Run a blocking call of the archive; one at a time, and always to its end."""
         return await trio.to_thread.run_sync(partial(call, *args), limiter=self._limiter)
+
+
+async def _ask_apart(call: Callable[..., T], *args: object) -> T:
+    """Run a blocking call of the archive that must not wait for others, nor have them wait: always to its end."""
+    return await trio.to_thread.run_sync(partial(call, *args))
 
 
 def _now_ms() -> int:

@@ -4,11 +4,10 @@
 log held was flushed before, so the archive alone describes a session that is not active.
 """
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import trio
@@ -17,29 +16,32 @@ from runtime.catalog import Catalog
 from runtime.codec import decode_record, decode_session
 from runtime.errors import (
     BackpressureError,
+    OutcomeUnknownError,
+    OwnerUnavailableError,
     SessionNotFoundError,
     ShuttingDownError,
     SlotMovedError,
 )
 from runtime.existence import Existence
 from runtime.identifiers import Stamper
+from runtime.nodeoptions import NodeOptions, NodeStatistics
 from runtime.remembering import Remembering
+from runtime.replies import Reply
 from runtime.server import PendingAnswer, PendingAppend, SessionServer
 from runtime.session import Session
 from runtime.slots import Slots
 from runtime.tail import Tail
 from storage import (
+    UNKNOWN_SECONDS,
     Archive,
     ArchiveUnavailableError,
     CommitLog,
     CursorMismatchError,
     Flusher,
-    FlushOptions,
-    LogOptions,
     LogPoisonedError,
-    Place,
     Recent,
     Record,
+    Replica,
     SessionSnapshot,
 )
 
@@ -68,37 +70,6 @@ SWEEP_PIECE = 1_000
 """Sessions looked at between two checkpoints of the idle sweep."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOptions:
-    """What a node is opened with.
-
-    `unflushed_bytes_max` bounds what waits for the archive, in memory and so in the log. A message counts
-    with its body and 1 KiB: at 512 bytes, 256 MiB is about 175,000 messages, half a minute of outage at
-    6,000 messages a second.
-    """
-
-    data_dir: Path
-    durability: str = "local"
-    log: LogOptions = field(default_factory=LogOptions)
-    flush: FlushOptions = field(default_factory=FlushOptions)
-    unflushed_bytes_max: int = 256 * 1024 * 1024
-    active_sessions_max: int = 500_000
-    idle_seconds: float = 60.0
-    place: Place | None = None
-    """Its place in a ring; without one the node is alone, and owns every session of its archive."""
-
-
-@dataclass(frozen=True, slots=True)
-class NodeStatistics:
-    """What a node is doing now."""
-
-    active_sessions: int
-    tails: int
-    unflushed_bytes: int
-    unflushed_records: int
-    flush_lag_seconds: float
-
-
 class Node:
     """The sessions of this process. Made by `open_node`."""
 
@@ -109,6 +80,10 @@ class Node:
         self.active: dict[tuple[str, str], SessionServer] = {}
         self.leaving: dict[tuple[str, str], SessionServer] = {}
         """Sessions of slots that are being given up: they take no requests any more."""
+        self.replica: Replica | None = None
+        """Where a batch has its second copy; only with `replicated` durability."""
+        self.confirmed_until = math.inf
+        """Until when nobody takes over from this node, by its own clock."""
         self.slots: Slots | None = None
         """What this node owns of a ring; None where it is alone and owns everything."""
         self.catalog = Catalog(self)
@@ -164,9 +139,35 @@ class Node:
         """Tell whether everything below `lsn_end` is durable."""
         return lsn_end <= self.log.durable_lsn
 
-    def answer_when_durable(self, answer: Callable[[], None]) -> None:
-        """Call `answer` when everything that is assigned now is durable."""
-        self.log.after_commit(PendingAnswer(answer))
+    def answer_when_durable(
+        self, answer: Callable[[Reply], None], reply: Reply, ref: object
+    ) -> None:
+        """Call `answer` with who asked when everything that is assigned now is durable."""
+        self.log.after_commit(PendingAnswer(answer, reply, ref))
+
+    async def wait_durable(self, lsn_end: int) -> None:
+        """Return when everything below `lsn_end` is durable.
+
+        Raises:
+            OutcomeUnknownError: its second copy is too long in coming.
+            LogPoisonedError: the log failed.
+        """
+        seconds = math.inf if self.replica is None else UNKNOWN_SECONDS
+        with trio.move_on_after(seconds) as patience:
+            await self.log.wait_durable(lsn_end)
+        if patience.cancelled_caught:
+            raise OutcomeUnknownError("the archive has not answered, where its second copy goes")
+
+    def is_confirmed(self) -> bool:
+        """Tell whether nobody can have taken over from this node yet."""
+        return trio.current_time() < self.confirmed_until
+
+    def check_confirmed(self) -> None:
+        """Raise `ArchiveUnavailableError` if somebody may have taken over: what is here may be old."""
+        if not self.is_confirmed():
+            raise ArchiveUnavailableError(
+                "this owner has not been able to say there for too long that it lives"
+            )
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task that ends with the node; a batch may still be published when that has begun."""
@@ -233,10 +234,12 @@ class Node:
             server = self.active.get(key)
             if server is None and self.slots is not None:
                 self.slots.find(key)
+            if not to_append:
+                self.check_confirmed()
             if server is not None:
                 server.touched = self.sweeps
                 if not self.is_durable(server.info_lsn_end):
-                    await self.log.wait_durable(server.info_lsn_end)
+                    await self._wait_settled(server)
                     continue
                 server.session.check_not_deleted()
                 if not to_append or server.session.window is not None:
@@ -248,6 +251,13 @@ class Node:
                 server = await self._activate(key, may_be_new=may_be_new)
                 if not to_append:
                     return server
+
+    async def _wait_settled(self, server: SessionServer) -> None:
+        """Wait until what was changed of a session is durable."""
+        try:
+            await self.wait_durable(server.info_lsn_end)
+        except OutcomeUnknownError as error:
+            raise ArchiveUnavailableError(str(error)) from error
 
     async def _activate(self, key: tuple[str, str], *, may_be_new: bool) -> SessionServer:
         workspace, session_id = key
@@ -334,6 +344,12 @@ class Node:
         if self.slots is not None:
             del self.slots.find(key).servers[key]
 
+    def end_tails(self) -> None:
+        """End every tail: what it would say of what comes next, and whether anything does, may be another's."""
+        for server in list(self.active.values()):
+            for tail in list(server.tails):
+                tail.end(OwnerUnavailableError("this owner may have been taken over from"))
+
     def note_session_change(self, lsn_end: int) -> None:
         """Remember how far the archive must be flushed before a listing is up to date."""
         self._last_session_lsn_end = lsn_end
@@ -345,7 +361,7 @@ class Node:
             ArchiveUnavailableError: it did not within `ARCHIVE_WAIT_SECONDS`.
         """
         lsn_end = self._last_session_lsn_end
-        await self.log.wait_durable(lsn_end)
+        await self.wait_durable(lsn_end)
         with trio.move_on_after(ARCHIVE_WAIT_SECONDS) as scope:
             await self.flusher.wait_flushed(lsn_end)
         if scope.cancelled_caught:
@@ -361,6 +377,8 @@ class Node:
             reasons.append("shutting_down")
         if log.poisoned:
             reasons.append("log_poisoned")
+        if self.replica is not None and self.replica.stalled is not None:
+            reasons.append("archive_unavailable")
         if log.full:
             reasons.append("storage_full")
         if log.write_seconds > DISK_STALLED_SECONDS:
@@ -402,6 +420,13 @@ class Node:
         oldest = items[0] if items else None
         if type(oldest) is PendingAppend:
             self.observe_ack(max(0.0, time.time() - oldest.record.at_ms / 1000))
+
+    def doubted(self, items: Sequence[Any]) -> None:
+        """What is not durable yet is long in coming: tell those who wait."""
+        for item in items:
+            item.doubted()
+        for publish in self.on_published:
+            publish()
 
     def synced(self, seconds: float) -> None:
         """The log made an fdatasync."""

@@ -7,24 +7,30 @@ So a node that is open has flushed every record that its log held.
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from runtime.codec import decode_record
-from runtime.node import Node, NodeOptions
+from runtime.node import Node
+from runtime.nodeoptions import NodeOptions
 from storage import (
+    REPLICATED,
     Archive,
     CorruptLogError,
     Directory,
     Flusher,
     FlushTarget,
     FlushThread,
+    Ownership,
     RealDirectory,
+    Replica,
+    StoredRecord,
     highest_epoch,
     open_commit_log,
+    open_sync_thread,
 )
 
 
@@ -78,6 +84,7 @@ async def _serve_log(
     node: Node, directory: Directory, node_id: uuid.UUID, flush_target: FlushTarget
 ) -> AsyncIterator[None]:
     """Take an epoch, recover the log, flush what survived; then the node may serve."""
+    await trio.to_thread.run_sync(node.archive.name_connections, node_id.hex)
     log_epoch = await trio.to_thread.run_sync(highest_epoch, directory)
     begin = partial(
         node.archive.begin_epoch,
@@ -86,16 +93,23 @@ async def _serve_log(
         log_epoch,
         node.options.place,
     )
-    ownership = await trio.to_thread.run_sync(begin)
-    async with open_commit_log(
-        directory,
-        node_id=node_id.bytes,
-        epoch=ownership.epoch,
-        cursor=ownership.cursor,
-        options=node.options.log,
-        on_commit=node.committed,
-        on_sync_seconds=node.synced,
-    ) as (node.log, survivors):
+    async with AsyncExitStack() as stack:
+        ownership = await trio.to_thread.run_sync(begin)
+        if node.durability == REPLICATED:
+            node.replica = await stack.enter_async_context(
+                _open_replica(node, node_id.hex, ownership)
+            )
+        node.log, survivors = await stack.enter_async_context(
+            open_commit_log(
+                directory,
+                node_id=node_id.bytes,
+                ownership=ownership,
+                options=node.options.log,
+                on_commit=node.committed,
+                on_sync_seconds=node.synced,
+                replica=node.replica,
+            )
+        )
         node.flusher = Flusher(
             flush_target,
             node_id.hex,
@@ -114,6 +128,25 @@ async def _serve_log(
             await node.flusher.flush_all()
             yield
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_replica(node: Node, node_id: str, ownership: Ownership) -> AsyncIterator[Replica]:
+    """Read what was added in earlier epochs, none of which can add more, and go on adding."""
+    archive = node.archive
+    records: list[StoredRecord] = []
+    while page := await trio.to_thread.run_sync(
+        archive.read_batches, node_id, ownership.cursor + len(records)
+    ):
+        records += page
+    writer = archive.open_batch_writer(node_id, ownership.epoch)
+    async with open_sync_thread() as thread:
+        replica = Replica(writer, thread, records, node.doubted)
+        try:
+            yield replica
+        finally:
+            with trio.CancelScope(shield=True):
+                await replica.close()
 
 
 def _load_node_id(data_dir: Path) -> uuid.UUID:

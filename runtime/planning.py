@@ -4,10 +4,10 @@ A plan is made from the ring at one version and is good for that one only: whoev
 somebody was quicker, and works it out again.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from runtime.ring import Move, assign, moves
-from storage import ACTIVE, DRAINED, DRAINING, JOINING, NodeEntry, PlannedChange, Ring
+from storage import ACTIVE, DEAD, DRAINED, DRAINING, JOINING, NodeEntry, PlannedChange, Ring
 
 WEIGHT_MAX = 100
 """Of one node: its places on the ring are worked out one by one."""
@@ -57,18 +57,47 @@ def plan_leave(ring: Ring, node_id: str, alive: Collection[str], *, at_ms: int) 
     node = _node(ring, node_id)
     if node.state != ACTIVE:
         raise PlanError(f"node {node_id} is {node.state}, not active")
-    shares = {
-        node.node_id: node.weight
-        for node in ring.nodes
-        if node.state == ACTIVE and node.node_id in alive and node.node_id != node_id
-    }
-    if not shares:
-        raise PlanError(f"node {node_id} is the last owner that lives")
-    wanted = assign(shares, len(ring.targets))
-    targets = [(slot, wanted[slot]) for slot, now in enumerate(ring.targets) if now == node_id]
+    targets = _targets_for_others(ring, node_id, alive, range(len(ring.targets)))
     return PlannedChange(
         ring.version, at_ms, node_id, "leave", node_id, targets, states=[(node_id, JOINING)]
     )
+
+
+def plan_takeover(
+    ring: Ring, node_id: str, alive: Collection[str], at_ms: int, actor: str
+) -> PlannedChange | None:
+    """Give what a node owns, and what is meant for it, to those that live; None if there is nothing.
+
+    Raises:
+        PlanError: nobody lives who could own anything.
+    """
+    node = _node(ring, node_id)
+    if node_id not in ring.owners and node_id not in ring.targets:
+        return None
+    targets = _targets_for_others(ring, node_id, alive, range(len(ring.targets)))
+    state = DRAINED if node.state == DRAINING else DEAD
+    return PlannedChange(
+        ring.version, at_ms, actor, "takeover", node_id, targets, states=[(node_id, state)]
+    )
+
+
+def plan_retarget(
+    ring: Ring, node_id: str, alive: Collection[str], *, at_ms: int, actor: str
+) -> PlannedChange | None:
+    """Give what is meant for a silent node, and not its own yet, to those that live; None if there is nothing.
+
+    Raises:
+        PlanError: nobody lives who could own anything.
+    """
+    waiting = [
+        slot
+        for slot, (owner, target) in enumerate(zip(ring.owners, ring.targets, strict=True))
+        if target == node_id and owner != node_id
+    ]
+    if not waiting:
+        return None
+    targets = _targets_for_others(ring, node_id, alive, waiting)
+    return PlannedChange(ring.version, at_ms, actor, "retarget", node_id, targets)
 
 
 def plan_undrain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
@@ -118,6 +147,21 @@ def planned_moves(ring: Ring, change: PlannedChange) -> list[Move]:
     for slot, target in change.targets:
         targets[slot] = target
     return moves(ring.owners, targets)
+
+
+def _targets_for_others(
+    ring: Ring, node_id: str, alive: Collection[str], slots: Iterable[int]
+) -> list[tuple[int, str]]:
+    """Return a new target for those of the slots that are meant for a node; what is meant for others stays."""
+    shares = {
+        node.node_id: node.weight
+        for node in ring.nodes
+        if node.state == ACTIVE and node.node_id in alive and node.node_id != node_id
+    }
+    if not shares:
+        raise PlanError(f"no owner but {node_id} lives")
+    wanted = assign(shares, len(ring.targets))
+    return [(slot, wanted[slot]) for slot in slots if ring.targets[slot] == node_id]
 
 
 def _plan(

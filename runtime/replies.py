@@ -46,6 +46,32 @@ class Reply(Protocol):
         """The request was refused; nothing was changed by it."""
 
 
+class Nobody:
+    """Who has had an answer already, and gets no other."""
+
+    user = None
+
+    def acked(
+        self,
+        ref: Any,
+        server: "Served",
+        seq: int,
+        id: str,
+        client_id: str | None,
+        duplicate: bool,  # noqa: FBT001
+    ) -> None:
+        """Nothing."""
+
+    def done(self, ref: Any) -> None:
+        """Nothing."""
+
+    def refused(self, ref: Any, error: SessionError) -> None:
+        """Nothing."""
+
+
+NOBODY = Nobody()
+
+
 async def append_durably(
     server: "Served",
     *,

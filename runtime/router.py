@@ -176,6 +176,16 @@ class Router:
                     self.forget(session)
             self.publish()
 
+    async def watch_ring(self) -> None:
+        """Let go of links to nodes that were taken over from, for ever: they may not know it themselves."""
+        while True:
+            ring = self._watch.ring
+            for node in ring.nodes:
+                if node.sealed:
+                    self._pool.drop(node.node_id)
+            if self._watch.ring is ring:
+                await self._watch.wait_changed()
+
     def end(self) -> None:
         """Start nothing more."""
         self._ended = True

@@ -15,9 +15,14 @@ import msgspec
 
 from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
-from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
+from runtime.errors import (
+    OutcomeUnknownError,
+    SessionDeletedError,
+    SessionError,
+    SessionNotFoundError,
+)
 from runtime.history import MessagePage, read_after, read_before
-from runtime.replies import Reply, WaitingReply
+from runtime.replies import NOBODY, Reply, WaitingReply
 from runtime.session import Session, check_cursor
 from storage import MessageRecord, ReadRecord, Record, RecordType, SessionRecord, record_prefix
 
@@ -54,6 +59,11 @@ class PendingAppend(msgspec.Struct, gc=False):
         server.apply(record)
         self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)  # noqa: FBT003
 
+    def doubted(self) -> None:
+        """Say that it is not known yet whether the message will be durable; nothing more is said then."""
+        reply, self.reply = self.reply, NOBODY
+        reply.refused(self.ref, _unknown())
+
 
 class PendingRecord(msgspec.Struct, gc=False):
     """A read cursor or a session change that waits for its batch to be durable."""
@@ -72,14 +82,35 @@ class PendingRecord(msgspec.Struct, gc=False):
         if self.reply is not None:
             self.reply.done(self.ref)
 
+    def doubted(self) -> None:
+        """As for a message."""
+        if self.reply is not None:
+            self.reply.refused(self.ref, _unknown())
+            self.reply = None
+
 
 class PendingAnswer:
     """An answer with no record of its own that rests on what is not durable yet."""
 
-    __slots__ = ("committed",)
+    __slots__ = ("_answer", "_ref", "_reply")
 
-    def __init__(self, answer: Callable[[], None]) -> None:
-        self.committed = answer
+    def __init__(self, answer: Callable[[Reply], None], reply: Reply, ref: Any) -> None:
+        self._answer = answer
+        self._reply = reply
+        self._ref = ref
+
+    def committed(self) -> None:
+        """Answer."""
+        self._answer(self._reply)
+
+    def doubted(self) -> None:
+        """As for a message."""
+        reply, self._reply = self._reply, NOBODY
+        reply.refused(self._ref, _unknown())
+
+
+def _unknown() -> OutcomeUnknownError:
+    return OutcomeUnknownError("the archive has not answered, where its second copy goes")
 
 
 class SessionServer:
@@ -137,10 +168,12 @@ class SessionServer:
     def is_ready(self, *, to_append: bool = False, to_follow: bool = False) -> bool:  # noqa: ARG002
         """Tell whether a request can be handled now: what is assigned of the session's state is durable.
 
-        To append, the session must know its `client_id`s too.
+        To append, the session must know its `client_id`s too; to be read, it must be sure that it is this
+        node's.
         """
-        return self.node.is_durable(self.info_lsn_end) and (
-            self.session.window is not None or not to_append
+        node = self.node
+        return node.is_durable(self.info_lsn_end) and (
+            self.session.window is not None if to_append else node.is_confirmed()
         )
 
     def check_not_deleted(self) -> None:
@@ -280,7 +313,7 @@ class SessionServer:
         session.check_not_deleted()
         check_cursor(seq, self.durable_seq)
         if seq <= session.reads.get(user_id, 0):
-            node.answer_when_durable(lambda: reply.done(ref))
+            node.answer_when_durable(lambda to: to.done(ref), reply, ref)
             return
         node.admit(ENVELOPE_BYTES)
         record = session.move_read_cursor(user_id, seq, node.stamper)
@@ -304,13 +337,13 @@ class SessionServer:
         return self.node.log.append(prefix, body, item)
 
     def _ack_resend(self, accepted: Accepted, client_id: str, reply: Reply, ref: Any) -> None:
-        def answer() -> None:
-            reply.acked(ref, self, accepted.seq, accepted.id, client_id, True)  # noqa: FBT003
+        def answer(to: Reply) -> None:
+            to.acked(ref, self, accepted.seq, accepted.id, client_id, True)  # noqa: FBT003
 
         if accepted.seq <= self.durable_seq:
-            answer()
+            answer(reply)
         else:
-            self.node.answer_when_durable(answer)
+            self.node.answer_when_durable(answer, reply, ref)
 
     def _refuse_when_durable(self, error: SessionError, reply: Reply, ref: Any) -> None:
         # A refusal tells the sender what the session holds: it must not tell of what a crash
@@ -319,7 +352,7 @@ class SessionServer:
             self.info_lsn_end
         ):
             raise error
-        self.node.answer_when_durable(lambda: reply.refused(ref, error))
+        self.node.answer_when_durable(lambda to: to.refused(ref, error), reply, ref)
 
     # What happens to a record once it is durable.
 

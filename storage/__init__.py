@@ -5,14 +5,10 @@ A record becomes durable in the `CommitLog` (`open_commit_log`), and is kept in 
 cursor, which moves in the transaction that adds the rows.
 """
 
-from storage.archive import (
-    Archive,
-    ArchiveState,
-    ArchiveStatistics,
-    open_archive,
-    probe_archive,
-)
-from storage.commitlog import CommitLog, LogOptions, LogStatistics, open_commit_log
+from storage.archive import Archive, ArchiveStatistics
+from storage.archiveopening import ArchiveState, open_archive, probe_archive
+from storage.batches import REPLICATED
+from storage.commitlog import CommitLog, LogOptions, LogStatistics
 from storage.directory import Directory, RealDirectory, lock_holder, make_directory
 from storage.errors import (
     ArchiveBehindLogError,
@@ -29,6 +25,7 @@ from storage.errors import (
     LogBehindCursorError,
     LogPoisonedError,
     LogQueueFullError,
+    NodeReturnedError,
     RingChangedError,
     StorageError,
     StorageFullError,
@@ -42,11 +39,14 @@ from storage.inspection import dump as dump_log
 from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
+from storage.logopening import open_commit_log
 from storage.membership import (
     ACTIVE,
+    DEAD,
     DRAINED,
     DRAINING,
     JOINING,
+    Heartbeat,
     NodeEntry,
     Place,
     PlannedChange,
@@ -63,13 +63,18 @@ from storage.record import (
     StoredRecord,
     record_prefix,
 )
+from storage.replica import UNKNOWN_SECONDS, Replica
 from storage.segment import highest_epoch
+from storage.syncthread import open_sync_thread
 
 __all__ = [
     "ACTIVE",
+    "DEAD",
     "DRAINED",
     "DRAINING",
     "JOINING",
+    "REPLICATED",
+    "UNKNOWN_SECONDS",
     "ApiKey",
     "Archive",
     "ArchiveBehindLogError",
@@ -94,6 +99,7 @@ __all__ = [
     "FlushTarget",
     "FlushThread",
     "Flusher",
+    "Heartbeat",
     "LogBehindCursorError",
     "LogOptions",
     "LogPoisonedError",
@@ -102,6 +108,7 @@ __all__ = [
     "Lost",
     "MessageRecord",
     "NodeEntry",
+    "NodeReturnedError",
     "NodeState",
     "Ownership",
     "Place",
@@ -112,6 +119,7 @@ __all__ = [
     "Record",
     "RecordType",
     "Repair",
+    "Replica",
     "Report",
     "Ring",
     "RingChange",
@@ -129,6 +137,7 @@ __all__ = [
     "open_archive",
     "open_commit_log",
     "open_flush_process",
+    "open_sync_thread",
     "probe_archive",
     "record_prefix",
     "repair_log",

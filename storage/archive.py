@@ -13,31 +13,29 @@ again later. If it came out of `flush`, its COMMIT may have happened all the sam
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from storage import history, keys, membership, ownership
+from storage import batches, history, keys, membership, ownership
+from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect
-from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
+from storage.errors import ArchiveUnavailableError, CursorMismatchError
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
-from storage.membership import Membership, Place, PlannedChange, Ring, RingChange
+from storage.membership import Heartbeat, Membership, Place, PlannedChange, Ring, RingChange
 from storage.ownership import NodeState, Ownership
-from storage.record import Record, SessionRecord
+from storage.record import Record, SessionRecord, StoredRecord
 from storage.rows import RowsRefusedError, RowWriter
-from storage.schema import REVISION
-from storage.sqlite import SqliteDialect
 
 T = TypeVar("T")
+
 
 PAGE_BYTES_MAX = 8 * 2**20
 """Bytes of bodies in one page unless told otherwise: what a reader takes into memory."""
 
-_REVISION = text("SELECT version_num FROM alembic_version")
 _DEAD_LETTERS = text("SELECT count(*) FROM dead_letters")
 _PING = text("SELECT 1")
 
@@ -81,12 +79,19 @@ class Archive:
                 connection, node_id, level, above_epoch, alone=place is None
             )
             if place is not None:
+                if level != REPLICATED:
+                    # What it acknowledges is nowhere but on its own disk.
+                    place = msgspec.structs.replace(place, patience_ms=0)
                 self._membership.register(connection, node_id, place)
             return taken
 
     def read_cursor(self, node_id: str) -> Ownership:
         """Return the epoch and the cursor as they stand."""
         return self._read(lambda connection: ownership.read_ownership(connection, node_id))
+
+    def read_level(self) -> str:
+        """Return the cluster's durability level; "" before the first owner has started."""
+        return self._read(ownership.read_level)
 
     def list_nodes(self) -> list[NodeState]:
         """Return every node that ever started on this archive, by id."""
@@ -98,7 +103,10 @@ class Archive:
         Return False if there was nothing to end: its epoch is another one by now, or sealed.
         """
         with self._transaction() as connection:
-            return ownership.seal_epoch(connection, node_id, epoch)
+            sealed = ownership.seal_epoch(connection, node_id, epoch)
+            if sealed:
+                self._membership.note_sealed(connection, node_id)
+            return sealed
 
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
         """Move the records at LSN `cursor` and above into the archive, all or nothing.
@@ -109,10 +117,78 @@ class Archive:
             ArchiveConflictError: another row stands under the key of one of these.
             ArchiveUnavailableError: the database failed; whether it committed is unknown.
         """
-        try:
-            self._flush(self._rows.write, node_id, epoch, cursor, records)
-        except RowsRefusedError:
-            self._flush(self._rows.write_carefully, node_id, epoch, cursor, records)
+        self._flush(
+            node_id,
+            cursor,
+            records,
+            lambda connection: ownership.check_epoch(connection, node_id, epoch),
+        )
+
+    # What owners add before they acknowledge, and what others do with it
+
+    def open_batch_writer(self, node_id: str, epoch: int) -> BatchWriter:
+        """Return what adds this owner's batches.
+
+        Raises:
+            ArchiveSettingsError: it is a database on the owner's own disk.
+        """
+        return self._dialect.open_batch_writer(node_id, epoch)
+
+    def read_batches(self, node_id: str, from_lsn: int) -> list[StoredRecord]:
+        """Return records from `from_lsn` on that were added and not flushed: a page; none when that is all.
+
+        Raises:
+            CorruptLogError: they are damaged, or not without a hole.
+        """
+        return self._read(lambda connection: batches.read_batches(connection, node_id, from_lsn))
+
+    def name_connections(self, node_id: str) -> None:
+        """Have others find this process's connections by its node; for its first use of the archive."""
+        self._dialect.name_connections(connection_name(node_id))
+
+    def seal_node(self, node_id: str, epoch: int) -> bool:
+        """End another node's epoch, if it still is `epoch`, with whatever transaction of it hangs.
+
+        Return False if there was nothing to end: its epoch is another one by now, or sealed.
+        """
+        self._read(
+            lambda connection: self._dialect.end_connections(connection, connection_name(node_id))
+        )
+        return self.retire_node(node_id, epoch)
+
+    def flush_sealed(
+        self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]
+    ) -> None:
+        """Do `flush` for a node whose last epoch, `epoch`, is sealed.
+
+        Raises:
+            NodeReturnedError: it has begun another one.
+            CursorMismatchError, ArchiveConflictError, ArchiveUnavailableError: as `flush`.
+        """
+        self._flush(
+            node_id,
+            cursor,
+            records,
+            lambda connection: ownership.check_sealed(connection, node_id, epoch),
+        )
+
+    def take_over(self, epoch: int, change: PlannedChange) -> int:
+        """Give what a node owns to nobody, and make a change that gives it to others; return the ring's version.
+
+        The node is the one that `change` names; its last epoch, `epoch`, is sealed.
+
+        Raises:
+            NodeReturnedError: it has begun another one.
+            CursorMismatchError: not all that it added is flushed.
+            RingChangedError: the ring is not as it was when the change was worked out.
+        """
+        with self._transaction() as connection:
+            ownership.check_sealed(connection, change.node_id, epoch)
+            cursor = ownership.read_ownership(connection, change.node_id).cursor
+            added = batches.read_batches_end(connection, change.node_id)
+            if added > cursor:
+                raise CursorMismatchError(added, cursor)
+            return self._membership.take_over(connection, change)
 
     # The ring
 
@@ -167,7 +243,7 @@ class Archive:
         with self._transaction() as connection:
             membership.beat(connection, node_id, epoch)
 
-    def read_beats(self) -> dict[str, int]:
+    def read_beats(self) -> dict[str, Heartbeat]:
         """Return how often each node was heard of, by its id: one that lives is heard of every second."""
         return self._read(membership.read_beats)
 
@@ -288,16 +364,26 @@ class Archive:
 
     def _flush(
         self,
-        write: Callable[[Connection, Sequence[Record]], None],
         node_id: str,
-        epoch: int,
         cursor: int,
         records: Sequence[Record],
+        check: Callable[[Connection], None],
     ) -> None:
-        with self._transaction() as connection:
-            ownership.check_epoch(connection, node_id, epoch)
-            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))
-            write(connection, records)
+        """Move the cursor and add the rows, in one transaction that begins with `check`."""
+
+        def flush(write: Callable[[Connection, Sequence[Record]], None]) -> None:
+            with self._transaction() as connection:
+                check(connection)
+                lsn_end = cursor + len(records)
+                ownership.move_cursor(connection, node_id, cursor, lsn_end)
+                if self._dialect.replicates:
+                    batches.trim(connection, node_id, lsn_end)
+                write(connection, records)
+
+        try:
+            flush(self._rows.write)
+        except RowsRefusedError:
+            flush(self._rows.write_carefully)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -306,7 +392,7 @@ class Archive:
             with self._dialect.writer.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            raise _unavailable(self._dialect, error) from error
+            raise unavailable(self._dialect, error) from error
 
     def _read(self, query: Callable[[Connection], T]) -> T:
         """Run one query, and once more if its connection turns out to be an old, dead one."""
@@ -320,107 +406,14 @@ class Archive:
             with self._dialect.reader.connect() as connection:
                 return query(connection)
         except SQLAlchemyError as error:
-            raise _unavailable(self._dialect, error) from error
+            raise unavailable(self._dialect, error) from error
 
 
-def open_archive(url: str) -> Archive:
-    """Open the archive at `sqlite:///path` or `postgresql://…`, migrating it if it is older.
-
-    Raises:
-        ArchiveUnavailableError: no database answers there, within five seconds.
-        ArchiveSettingsError: it runs with a setting that would lose what was flushed.
-        ArchiveTooNewError: a later version migrated it.
-    """
-    dialect = _open_dialect(url)
-    try:
-        dialect.create()
-        dialect.check()
-        _migrate(dialect)
-    except SQLAlchemyError as error:
-        dialect.close()
-        raise _unavailable(dialect, error) from error
-    except BaseException:
-        dialect.close()
-        raise
-    return Archive(dialect)
-
-
-class ArchiveState(msgspec.Struct, frozen=True):
-    """The revision an archive is at, None where it is empty, and the one this version knows."""
-
-    found: str | None
-    known: str
-
-
-def probe_archive(url: str) -> ArchiveState:
-    """Say what `open_archive` would find, without making or changing anything.
-
-    Raises:
-        StorageError: what `open_archive` would raise.
-    """
-    dialect = _open_dialect(url)
-    try:
-        found = None
-        if dialect.is_there():
-            dialect.check()
-            with dialect.reader.connect() as connection:
-                found = _read_revision(connection)
-            _check_known(found)
-        return ArchiveState(found, REVISION)
-    except SQLAlchemyError as error:
-        raise _unavailable(dialect, error) from error
-    finally:
-        dialect.close()
-
-
-def _open_dialect(url: str) -> Dialect:
-    scheme, _, rest = url.partition("://")
-    if scheme == "sqlite":
-        path = rest.removeprefix("/")
-        if not path or path == ":memory:":
-            raise ArchiveUnavailableError("sqlite:/// needs the path of a file")
-        return SqliteDialect(Path(path))
-    if scheme in {"postgresql", "postgres"}:
-        from storage.postgres import PostgresDialect  # noqa: PLC0415 - slow to import
-
-        return PostgresDialect(f"postgresql://{rest}")
-    raise ArchiveUnavailableError(f"{scheme}:// is neither sqlite:/// nor postgresql://")
-
-
-def _unavailable(dialect: Dialect, error: Exception) -> ArchiveUnavailableError:
+def unavailable(dialect: Dialect, error: Exception) -> ArchiveUnavailableError:
+    """Return a database's error as ours."""
     return ArchiveUnavailableError(dialect.reason(error), dialect.hint)
 
 
-def _migrate(dialect: Dialect) -> None:
-    """Bring the schema to this version's, under the database's migration lock."""
-    with dialect.reader.connect() as connection:
-        if _read_revision(connection) == REVISION:
-            return
-    with dialect.writer.begin() as connection:
-        dialect.lock_migrations(connection)
-        # Another process may have migrated while this one waited.
-        found = _read_revision(connection)
-        if found == REVISION:
-            return
-        _check_known(found)
-        # Alembic takes a quarter of a second to import: only those who migrate wait for it.
-        from storage import migrations  # noqa: PLC0415
-
-        migrations.upgrade(connection)
-
-
-def _check_known(found: str | None) -> None:
-    """Raise ArchiveTooNewError for a revision that this version does not know."""
-    if found in {None, REVISION}:
-        return
-    from storage import migrations  # noqa: PLC0415
-
-    if found not in migrations.known_revisions():
-        raise ArchiveTooNewError(found, REVISION)
-
-
-def _read_revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    revision: str | None = connection.scalar(_REVISION)
-    return revision
+def connection_name(node_id: str) -> str:
+    """Return what the database's connections of a node are called, where the database tells."""
+    return f"ringlog {node_id}"

@@ -19,17 +19,15 @@ Invariants:
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any, NamedTuple
 
 import trio
 
-from storage.directory import Directory
+from storage.batches import Batch
 from storage.errors import LogPoisonedError, LogQueueFullError, StorageFullError
 from storage.frame import (
     BATCH_BYTES_LIMIT,
@@ -39,9 +37,7 @@ from storage.frame import (
 )
 from storage.logwriter import LogWriter
 from storage.record import RECORD_LENGTH_BYTES, StoredRecord
-from storage.recovery import recover
-from storage.supply import FULL_ERRNOS, SegmentSupply
-from storage.syncthread import RunSync, open_sync_thread
+from storage.replica import Replica
 
 SYNC_DELAY_MS_MAX = 25
 # Frame and record headers of what one `check_room` stands for: hundreds of small records.
@@ -108,12 +104,15 @@ class CommitLog:
         options: LogOptions,
         on_commit: Callable[[list[Any]], None],
         next_lsn: int,
+        replica: Replica | None = None,
     ) -> None:
         self.next_lsn = next_lsn
         self.durable_lsn = next_lsn
         self._writer = writer
         self._options = options
         self._on_commit = on_commit
+        self._replica = replica
+        self._in_flight: list[Any] = []
         self._gathering = bytearray(FRAME_HEADER_BYTES)
         self._items: list[Any] = []
         self._full_batches: deque[_Batch] = deque()
@@ -129,6 +128,9 @@ class CommitLog:
         self._waiters: list[tuple[int, int, trio.Event]] = []
         self._waiter_numbers = count()
         writer.supply.on_room_change = self.update_room
+        if replica is not None:
+            replica.on_change = self.update_room
+            replica.waiting = self._waiting_items
         self.update_room()
 
     def check_room(self, size: int) -> None:
@@ -139,6 +141,7 @@ class CommitLog:
         Raises:
             StorageFullError: the disk is full; until space returns there is only what was reserved.
             LogQueueFullError: more waits for the disk than the options allow.
+            ArchiveUnavailableError: the second copy of what was appended before is long in coming.
             LogPoisonedError: the log failed.
         """
         if self._queued_bytes + len(self._gathering) + size > self._room_bytes:
@@ -260,6 +263,7 @@ class CommitLog:
 
         Raises:
             LogPoisonedError: a write or sync failed.
+            FencedError: this owner's epoch is over; only with a replica.
         """
         try:
             while True:
@@ -307,12 +311,14 @@ class CommitLog:
         if self._failure is None:
             room_on_disk = self._writer.room_bytes - _ROOM_SLACK_BYTES
             self._room_bytes = min(self._options.queue_bytes_max, room_on_disk)
+            if self._replica is not None and self._replica.stalled is not None:
+                self._room_bytes = -1
 
     async def _commit(self, batch: _Batch) -> None:
         """Make a batch durable, then say so: the order of the last lines is the log's whole promise."""
         records = batch.lsn_end - self.durable_lsn
         if records:
-            await self._writer.write(batch.frame, records)
+            await self._write(batch, records)
             self.durable_lsn = batch.lsn_end
         self._queued_bytes -= len(batch.frame)
         self.update_room()
@@ -321,6 +327,24 @@ class CommitLog:
             heappop(self._waiters)[2].set()
         if not records:
             await trio.lowlevel.checkpoint()
+
+    async def _write(self, batch: _Batch, records: int) -> None:
+        replica = self._replica
+        if replica is None:
+            await self._writer.write(batch.frame, records)
+            return
+        self._in_flight = batch.items
+        # Before the frame's header is filled in; the records after it stay as they are.
+        payload = bytes(memoryview(batch.frame)[FRAME_HEADER_BYTES:])
+        replica.begin(Batch(self.durable_lsn, batch.lsn_end, payload))
+        await self._writer.write(batch.frame, records)
+        await replica.finish()
+        self._in_flight = []
+
+    def _waiting_items(self) -> list[Any]:
+        """Return the items of all that is not durable."""
+        queued = [item for batch in self._full_batches for item in batch.items]
+        return [*self._in_flight, *queued, *self._items]
 
     async def _gather(self) -> None:
         with trio.move_on_after(self._options.sync_delay_ms / 1000):
@@ -358,108 +382,9 @@ class CommitLog:
 
     def _refuse(self, size: int) -> None:
         self._check_alive()
+        if self._replica is not None and self._replica.stalled is not None:
+            raise self._replica.stalled
         waiting = self._queued_bytes + len(self._gathering)
         if self._writer.supply.full and waiting + size <= self._options.queue_bytes_max:
             raise StorageFullError
         raise LogQueueFullError
-
-
-@asynccontextmanager
-async def open_commit_log(
-    directory: Directory,
-    *,
-    node_id: bytes,
-    epoch: int,
-    cursor: int,
-    on_commit: Callable[[list[Any]], None],
-    options: LogOptions | None = None,
-    run_sync: RunSync | None = None,
-    on_sync_seconds: Callable[[float], None] | None = None,
-) -> AsyncIterator[tuple[CommitLog, list[StoredRecord]]]:
-    """Recover the log in `directory` and open it for appending under `epoch`.
-
-    Yields the log and the records that the archive does not have yet (LSN ≥ `cursor`), which are durable.
-    Leaving the block syncs what was appended. Commits run in a thread of their own; with `run_sync`
-    everything that blocks runs through it instead.
-
-    Raises:
-        LogPoisonedError: a read, write or sync failed.
-        StorageFullError: the disk has no room to make what was recovered durable.
-        StorageError: the log cannot be recovered; see `recover`.
-    """
-    options = options or LogOptions()
-    async with AsyncExitStack() as stack:
-        background = run_sync or partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
-        if run_sync is not None:
-            foreground = run_sync
-        else:
-            foreground = await stack.enter_async_context(open_sync_thread())
-        with _disk_errors_named():
-            recovery = await background(
-                partial(recover, directory, node_id=node_id, epoch=epoch, cursor=cursor)
-            )
-        supply = SegmentSupply(
-            directory,
-            background,
-            segment_bytes=options.segment_bytes,
-            retention_seconds=options.retention_seconds,
-            retention_bytes=options.retention_bytes,
-        )
-        supply.release(cursor)
-        supply.retire(recovery.segments)
-        writer = LogWriter(
-            directory,
-            supply,
-            foreground,
-            recovery=recovery,
-            node_id=node_id,
-            epoch=epoch,
-            segment_bytes=options.segment_bytes,
-            on_sync_seconds=on_sync_seconds,
-        )
-        log = CommitLog(writer, options, on_commit, recovery.next_lsn)
-        failure: BaseException | None = None
-        try:
-            with _disk_errors_named():
-                await writer.open(min(options.first_segment_bytes, options.segment_bytes))
-            log.update_room()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(log.run)
-                nursery.start_soon(log.watch)
-                nursery.start_soon(log.run_supply)
-                yield log, recovery.survivors
-                await log.drain()
-                nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            failure = _single(group)
-        finally:
-            with trio.CancelScope(shield=True):
-                await log.close()
-        if failure is not None:
-            raise failure
-
-
-@contextmanager
-def _disk_errors_named() -> Iterator[None]:
-    """Give what the disk says while a log is being opened the name of a storage error."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_ERRNOS:
-            raise StorageFullError(
-                f"the data directory's disk is full: {error}",
-                hint="free space on it, then start again",
-            ) from error
-        raise LogPoisonedError(str(error)) from error
-
-
-def _single(group: BaseExceptionGroup) -> BaseException:
-    """Return the one exception that a group is about, so that callers catch it by its class.
-
-    A log that fails raises out of its own task and out of every call that waits for it: one of them will do.
-    """
-    _, rest = group.split(LogPoisonedError)
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup) and (rest is None or len(error.exceptions) == 1):
-        error = error.exceptions[0]
-    return error

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sqlalchemy import Connection, Engine
 
+from storage.batches import BatchWriter
 from storage.record import MessageRecord
 
 
@@ -30,6 +31,9 @@ class Dialect(Protocol):
 
     reader: Engine
     """Each statement is a transaction of its own."""
+
+    replicates: bool
+    """Whether it is a second place beside the log, that survives the loss of the machine."""
 
     hint: str
     """What to do when the database does not answer."""
@@ -73,6 +77,22 @@ class Dialect(Protocol):
 
     def allow_long(self, connection: Connection) -> None:
         """Let the rest of the transaction take as long as it takes."""
+        ...
+
+    def open_batch_writer(self, node_id: str, epoch: int) -> BatchWriter:
+        """Return what adds one owner's batches.
+
+        Raises:
+            ArchiveSettingsError: it does not replicate.
+        """
+        ...
+
+    def name_connections(self, name: str) -> None:
+        """Give the connections of the writer a name that others find them by."""
+        ...
+
+    def end_connections(self, connection: Connection, name: str) -> None:
+        """End the connections that another process gave this name."""
         ...
 
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:

@@ -17,6 +17,7 @@
     ├── ArchiveOwnedError        another node owns the archive
     ├── DurabilityMismatchError  the cluster runs at another durability level
     ├── CursorMismatchError      the flush cursor is not where it was left
+    ├── NodeReturnedError        a node that was to be taken over has begun again
     ├── RingChangedError         the ring is not at the version that a change was worked out from
     └── FencedError              this epoch is over: a later one began, or the node was retired
 """
@@ -211,6 +212,18 @@ class RingChangedError(StorageError):
         super().__init__(f"the ring is at version {found}, the change was worked out at {seen}")
         self.seen = seen
         self.found = found
+
+
+class NodeReturnedError(StorageError):
+    """A node that was to be taken over has begun again: what it holds is its own."""
+
+    code = "node_returned"
+    hint = "look at the ring: ringlog ring show"
+
+    def __init__(self, node_id: str, epoch: int) -> None:
+        super().__init__(f"node {node_id} is not sealed at epoch {epoch}: it has begun again")
+        self.node_id = node_id
+        self.epoch = epoch
 
 
 class FencedError(StorageError):

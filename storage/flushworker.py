@@ -17,7 +17,8 @@ from contextlib import suppress
 from typing import BinaryIO
 
 from storage import flushlink
-from storage.archive import Archive, open_archive
+from storage.archive import Archive
+from storage.archiveopening import open_archive
 from storage.errors import StorageError
 from storage.flushlink import Flush, Flushed, OpenArchive, Refused
 
@@ -33,6 +34,7 @@ class Worker:
         self._stream: BinaryIO = link.makefile("rb")
         self._url = ""
         self._archive: Archive | None = None
+        self._named = False
 
     def run(self) -> None:
         """Work until the server has ended.
@@ -65,7 +67,11 @@ class Worker:
 
     def _flush(self, request: Flush) -> Flushed | Refused:
         try:
-            self._open().flush(request.node_id, request.epoch, request.cursor, request.records)
+            archive = self._open()
+            if not self._named:
+                archive.name_connections(request.node_id)
+                self._named = True
+            archive.flush(request.node_id, request.epoch, request.cursor, request.records)
         except StorageError as error:
             return flushlink.refuse(error)
         return Flushed()

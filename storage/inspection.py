@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from storage.directory import Directory, File
+from storage.directory import Directory
 from storage.errors import ArchiveBehindLogError, CorruptLogError, LogBehindCursorError
 from storage.frame import FRAME_BYTES_MAX, MalformedError, SegmentHeader, decode_records
 from storage.record import StoredRecord
@@ -18,6 +18,7 @@ from storage.recovery import (
     LogEnd,
     Span,
     check_chain,
+    copy_file,
     examine,
     judge_end,
     lay_out,
@@ -27,7 +28,6 @@ from storage.recovery import (
 from storage.segment import SegmentReader, base_lsn_of, highest_epoch, is_segment_name
 
 DAMAGED_SUFFIX = ".damaged"
-_COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,7 +363,7 @@ def _carry_out(directory: Directory, plan: Repair, node_id: bytes) -> None:
     names = plan.set_aside
     if plan.rewrites:
         for name in names:
-            _copy(directory, name, name + DAMAGED_SUFFIX)
+            copy_file(directory, name, name + DAMAGED_SUFFIX)
         directory.sync()
         records = [
             record
@@ -384,22 +384,3 @@ def _carry_out(directory: Directory, plan: Repair, node_id: bytes) -> None:
     for name in names:
         directory.rename(name, name + DAMAGED_SUFFIX)
         directory.sync()
-
-
-def _copy(directory: Directory, name: str, target: str) -> None:
-    source = directory.open(name)
-    copy = _create_anew(directory, target)
-    offset = 0
-    while piece := source.read_at(offset, _COPY_BYTES):
-        copy.write_at(offset, piece)
-        offset += len(piece)
-    copy.sync()
-    copy.close()
-    source.close()
-
-
-def _create_anew(directory: Directory, name: str) -> File:
-    """Create a file; one that an interrupted repair left is made again."""
-    if name in directory.names():
-        directory.unlink(name)
-    return directory.create(name)

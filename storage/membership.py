@@ -15,6 +15,7 @@ Every function here runs in the caller's transaction.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, TextClause, insert, select, text, update
@@ -27,7 +28,9 @@ RING_VERSION = "ring_version"
 """The name of the ring's version in `cluster`."""
 
 JOINING, ACTIVE, DRAINING, DRAINED = "joining", "active", "draining", "drained"
-"""States of a node. Only an active one is given slots; one that joins, or is drained, has none and waits."""
+DEAD = "dead"
+"""States of a node. Only an active one is given slots; one that joins, or is drained, has none and waits; one
+that was taken over is dead until it starts again."""
 
 HISTORY_MAX = 1_000
 """Changes that a listing returns at most."""
@@ -37,9 +40,11 @@ _FIRST_VERSION = text("""
 """)
 
 _FIRST_BEAT = text("""
-    INSERT INTO nodes (node_id, address, state, weight, beat)
-    VALUES (:node_id, :address, 'joining', :weight, 0)
-    ON CONFLICT (node_id) DO UPDATE SET address = excluded.address, beat = nodes.beat + 1
+    INSERT INTO nodes (node_id, address, state, weight, beat, patience_ms)
+    VALUES (:node_id, :address, 'joining', :weight, 0, :patience_ms)
+    ON CONFLICT (node_id) DO UPDATE SET
+        address = excluded.address, beat = nodes.beat + 1, patience_ms = excluded.patience_ms,
+        state = CASE WHEN nodes.state = 'dead' THEN 'joining' ELSE nodes.state END
 """)
 
 _FIRST_SLOTS = (
@@ -60,6 +65,8 @@ _RELEASE = """
     RETURNING slot
 """
 
+_ABANDON = text("UPDATE slots SET owner = '' WHERE owner = :node_id")
+
 _RETARGET = """
     UPDATE slots SET target = wanted.target
     FROM (SELECT CAST(value ->> 0 AS BIGINT) AS slot, value ->> 1 AS target FROM {rows}) AS wanted
@@ -70,12 +77,14 @@ _RETARGET = """
 class Place(msgspec.Struct, frozen=True):
     """How a node takes part in a ring: where links to it end, and what share it should have at first.
 
-    `slots` is the size of the ring that the first node of a cluster makes.
+    `slots` is the size of the ring that the first node of a cluster makes. `patience_ms` is for how long its beat
+    must stand still before others take it over by themselves; 0: never.
     """
 
     address: str
     weight: int = 1
     slots: int = 4_096
+    patience_ms: int = 0
 
 
 class NodeEntry(msgspec.Struct, frozen=True):
@@ -88,6 +97,14 @@ class NodeEntry(msgspec.Struct, frozen=True):
     beat: int
     epoch: int
     sealed: bool
+    patience_ms: int = 0
+
+
+class Heartbeat(NamedTuple):
+    """How often a node was heard of, and its epoch then."""
+
+    epoch: int
+    beat: int
 
 
 class Ring(msgspec.Struct, frozen=True):
@@ -150,7 +167,12 @@ class Membership:
         self._lock_version(connection)
         if connection.scalar(select(slots.c.slot).limit(1)) is None:
             connection.execute(self._first_slots, {"rows": _rows(range(place.slots))})
-        parameters = {"node_id": node_id, "address": place.address, "weight": place.weight}
+        parameters = {
+            "node_id": node_id,
+            "address": place.address,
+            "weight": place.weight,
+            "patience_ms": place.patience_ms,
+        }
         connection.execute(_FIRST_BEAT, parameters)
         self._move_version(connection)
 
@@ -171,6 +193,7 @@ class Membership:
                 row.beat,
                 row.epoch or 0,
                 sealed=row.epoch is not None and row.sealed_epoch >= row.epoch,
+                patience_ms=row.patience_ms,
             )
             for row in rows
         )
@@ -211,6 +234,23 @@ class Membership:
                 slots_moved=len(change.targets),
             )
         )
+        return version
+
+    def note_sealed(self, connection: Connection, node_id: str) -> None:
+        """Have those who watch the ring learn that a node of it was sealed."""
+        known = connection.scalar(select(nodes.c.node_id).where(nodes.c.node_id == node_id))
+        if known is not None:
+            self._lock_version(connection)
+            self._move_version(connection)
+
+    def take_over(self, connection: Connection, change: PlannedChange) -> int:
+        """Give what a node owned to nobody, and make the change; return the version that it led to.
+
+        Raises:
+            RingChangedError: as `change`.
+        """
+        version = self.change(connection, change)
+        connection.execute(_ABANDON, {"node_id": change.node_id})
         return version
 
     def claim(
@@ -282,9 +322,14 @@ def beat(connection: Connection, node_id: str, epoch: int) -> None:
     )
 
 
-def read_beats(connection: Connection) -> dict[str, int]:
+def read_beats(connection: Connection) -> dict[str, Heartbeat]:
     """Return how often each node was heard of."""
-    return {row.node_id: row.beat for row in connection.execute(select(nodes))}
+    rows = connection.execute(
+        select(nodes.c.node_id, nodes.c.beat, owner_epochs.c.epoch).join(
+            owner_epochs, owner_epochs.c.node_id == nodes.c.node_id
+        )
+    )
+    return {row.node_id: Heartbeat(row.epoch, row.beat) for row in rows}
 
 
 def list_changes(connection: Connection, limit: int) -> list[RingChange]:

@@ -23,6 +23,7 @@ from storage.errors import (
     CursorMismatchError,
     DurabilityMismatchError,
     FencedError,
+    NodeReturnedError,
 )
 from storage.schema import cluster, flush_cursors, nodes, owner_epochs
 
@@ -46,10 +47,14 @@ _FIRST_CURSOR = text("""
 
 
 class Ownership(NamedTuple):
-    """An owner's epoch, and the LSN end up to which its log is in the archive."""
+    """An owner's epoch, and the LSN end up to which its log is in the archive.
+
+    Records of epochs up to `sealed_epoch` that the archive does not have do not count any more.
+    """
 
     epoch: int
     cursor: int
+    sealed_epoch: int = 0
 
 
 class NodeState(NamedTuple):
@@ -74,6 +79,12 @@ def settle_level(connection: Connection, level: str) -> None:
         raise DurabilityMismatchError(str(found), level)
 
 
+def read_level(connection: Connection) -> str:
+    """Return the cluster's durability level; "" before there is one."""
+    found = connection.scalar(select(cluster.c.value).where(cluster.c.name == DURABILITY))
+    return str(found or "")
+
+
 def take_epoch(
     connection: Connection, node_id: str, level: str, above: int, *, alone: bool
 ) -> Ownership:
@@ -91,13 +102,13 @@ def take_epoch(
     connection.execute(_FIRST_EPOCH, {"node_id": node_id, "level": level})
     connection.execute(_FIRST_CURSOR, {"node_id": node_id})
     seen = owner_epochs.c.epoch
-    epoch = connection.scalars(
+    taken = connection.execute(
         update(owner_epochs)
         .where(owner_epochs.c.node_id == node_id)
         .values(epoch=case((seen > above, seen), else_=above) + 1, level=level)
-        .returning(owner_epochs.c.epoch)
+        .returning(owner_epochs.c.epoch, owner_epochs.c.sealed_epoch)
     ).one()
-    return Ownership(epoch, _read_lsn(connection, node_id))
+    return Ownership(taken.epoch, _read_lsn(connection, node_id), taken.sealed_epoch)
 
 
 def check_epoch(connection: Connection, node_id: str, epoch: int) -> None:
@@ -112,6 +123,20 @@ def check_epoch(connection: Connection, node_id: str, epoch: int) -> None:
     )
     if connection.scalar(held.with_for_update(read=True)) is None:
         raise FencedError(node_id, epoch)
+
+
+def check_sealed(connection: Connection, node_id: str, epoch: int) -> None:
+    """Hold another node's epoch, which must be sealed and its last one, until the transaction ends.
+
+    Raises:
+        NodeReturnedError: it is not sealed, or has begun a new one.
+    """
+    owner = owner_epochs.c
+    held = select(owner.epoch).where(
+        owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch >= epoch
+    )
+    if connection.scalar(held.with_for_update(read=True)) is None:
+        raise NodeReturnedError(node_id, epoch)
 
 
 def move_cursor(connection: Connection, node_id: str, from_lsn: int, to_lsn: int) -> None:
@@ -129,11 +154,11 @@ def move_cursor(connection: Connection, node_id: str, from_lsn: int, to_lsn: int
 def read_ownership(connection: Connection, node_id: str) -> Ownership:
     """Return a node's epoch and cursor in one query; zeros where it never started."""
     row = connection.execute(
-        select(owner_epochs.c.epoch, flush_cursors.c.lsn)
+        select(owner_epochs.c.epoch, flush_cursors.c.lsn, owner_epochs.c.sealed_epoch)
         .join(flush_cursors, flush_cursors.c.node_id == owner_epochs.c.node_id)
         .where(owner_epochs.c.node_id == node_id)
     ).first()
-    return Ownership(0, 0) if row is None else Ownership(row.epoch, row.lsn)
+    return Ownership(0, 0) if row is None else Ownership(row.epoch, row.lsn, row.sealed_epoch)
 
 
 def list_nodes(connection: Connection) -> list[NodeState]:

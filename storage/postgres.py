@@ -20,12 +20,19 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.copy import LibpqWriter
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from storage.batches import ADD, Batch, checksum
 from storage.dialect import Fault
-from storage.errors import ArchiveConflictError, ArchiveSettingsError, ArchiveUnavailableError
+from storage.errors import (
+    ArchiveConflictError,
+    ArchiveSettingsError,
+    ArchiveUnavailableError,
+    FencedError,
+)
 from storage.record import MessageRecord
 
 T = TypeVar("T")
@@ -38,6 +45,9 @@ PROBE_SECONDS = 2.0
 
 ANSWER_SECONDS = 40.0
 """For any later answer; above the server's own timeouts, which end a statement in order."""
+
+BATCH_ANSWER_SECONDS = 10.0
+"""For a batch: half a megabyte at most, as a rule. What comes later than that is asked for again."""
 
 POOL_SECONDS = 5.0
 """How long a call waits for one of the pool's connections."""
@@ -80,6 +90,11 @@ _COPY = f"COPY messages ({_COLUMNS}) FROM STDIN WITH (NULL E'\\x01')"
 
 _COPY_ASIDE = f"COPY staged_messages ({_COLUMNS}) FROM STDIN WITH (NULL E'\\x01')"
 
+_END_CONNECTIONS = text("""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE application_name = :name AND usename = current_user AND pid <> pg_backend_pid()
+""")
+
 _STAGE = """
     CREATE TEMPORARY TABLE IF NOT EXISTS staged_messages
     (LIKE messages) ON COMMIT DROP
@@ -115,8 +130,42 @@ class AnsweringConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(message) from None
 
 
+class PostgresBatchWriter:
+    """Adds one owner's batches, over a connection of its own: one statement and one answer for each."""
+
+    def __init__(self, dialect: "PostgresDialect", node_id: str, epoch: int) -> None:
+        self._dialect = dialect
+        self._owner = (node_id, epoch)
+        self._connection: AnsweringConnection | None = None
+
+    def add(self, batch: Batch) -> None:
+        """Add a batch; see `BatchWriter`."""
+        node_id, epoch = self._owner
+        row = (batch.first_lsn, batch.lsn_end, checksum(batch.payload), batch.payload)
+        try:
+            if self._connection is None:
+                self._connection = self._dialect.connect()
+                self._connection.autocommit = True
+                self._connection.answer_seconds = BATCH_ANSWER_SECONDS
+            cursor = self._connection.execute(ADD, (*row, node_id, epoch), prepare=True)
+        except psycopg.Error as error:
+            # Whatever it is: a new connection has none of it.
+            self.close()
+            raise ArchiveUnavailableError(self._dialect.reason(error)) from error
+        if cursor.rowcount != 1:
+            raise FencedError(node_id, epoch)
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
 class PostgresDialect:
     """A PostgreSQL database, opened."""
+
+    replicates = True
 
     hint = ArchiveUnavailableError.hint
     rows_sql = "json_array_elements(CAST(:rows AS json))"
@@ -136,6 +185,7 @@ class PostgresDialect:
     def __init__(self, url: str) -> None:
         self._parameters = _connection_parameters(url)
         self.writer = self._engine(WRITERS_MAX)
+        event.listen(self.writer, "checkout", self._rename)
         self.reader: Engine = self._engine(READERS_MAX).execution_options(
             isolation_level="AUTOCOMMIT"
         )
@@ -150,7 +200,7 @@ class PostgresDialect:
     def check(self) -> None:
         """Check that the server answers, can be written to and commits durably."""
         try:
-            with self._connect() as connection:
+            with self.connect() as connection:
                 connection.answer_seconds = PROBE_SECONDS
                 row = connection.execute(
                     "SELECT current_setting('synchronous_commit'), pg_is_in_recovery(),"
@@ -216,6 +266,14 @@ class PostgresDialect:
         self.reader.dispose()
         self.writer.dispose()
 
+    def _rename(self, connection: Any, record: ConnectionPoolEntry, _: Any) -> None:
+        """Name a connection that was opened before its name was known."""
+        name = self._parameters["application_name"]
+        if record.info.get("name") != name:
+            connection.execute("SELECT set_config('application_name', %s, false)", (name,))
+            connection.commit()
+            record.info["name"] = name
+
     def _name(self) -> str:
         """Return which server it is: without a password."""
         host = self._parameters.get("host") or "local socket"
@@ -224,14 +282,27 @@ class PostgresDialect:
     def _engine(self, pool_size: int) -> Engine:
         return create_engine(
             "postgresql+psycopg://",
-            creator=self._connect,
+            creator=self.connect,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_SECONDS,
         )
 
-    def _connect(self) -> AnsweringConnection:
+    def connect(self) -> AnsweringConnection:
+        """Open a connection of its own."""
         return AnsweringConnection.connect(**self._parameters)
+
+    def open_batch_writer(self, node_id: str, epoch: int) -> PostgresBatchWriter:
+        """Return what adds one owner's batches; it connects when it is used."""
+        return PostgresBatchWriter(self, node_id, epoch)
+
+    def name_connections(self, name: str) -> None:
+        """Give the connections of the writer a name that others find them by."""
+        self._parameters["application_name"] = name
+
+    def end_connections(self, connection: Connection, name: str) -> None:
+        """End the connections that somebody else gave a name: a transaction that hangs holds locks."""
+        connection.execute(_END_CONNECTIONS, {"name": name})
 
 
 def encode_messages(records: Sequence[MessageRecord]) -> bytes:

@@ -16,16 +16,22 @@ is not valid. What stands there decides::
 
 Corruption is refused with file and offset; nothing has been changed then. It is never skipped.
 
+**What another node took over.** Whoever seals an epoch goes on from what the archive has of it, as rows and as
+batches. So records of epochs up to the sealed one that are past the cursor do not count any more: their
+segments are copied under a name ending in `.set-aside`, for whoever wants to know what they were, and the log
+goes on at the cursor. A log of such epochs may also end below the cursor: a batch can be in the archive before it
+is on the disk. And where nothing was sealed, a batch that the archive has and the log lacks is added to it.
+
 **What is done.** The records that the archive does not have yet (the survivors) are written into a new,
 sealed segment of the new epoch, synced and named, before anyone sees them. `read` may return bytes that the
 disk never took: after a failed fsync the kernel marks the pages clean, and after `kill -9` nobody ever asked
 for them to be synced. So nothing that was only read is trusted until it has been written again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from storage.directory import Directory
+from storage.directory import Directory, File
 from storage.errors import (
     ArchiveBehindLogError,
     CorruptLogError,
@@ -51,7 +57,9 @@ from storage.segment import (
 )
 
 TORN_SUFFIX = ".torn"
+SET_ASIDE_SUFFIX = ".set-aside"
 REWRITE_NAME = f"rewrite{TEMPORARY_SUFFIX}"
+_COPY_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +104,21 @@ class Recovery:
     segments: tuple[Span, ...]
 
 
-def recover(directory: Directory, *, node_id: bytes, epoch: int, cursor: int) -> Recovery:
+def recover(
+    directory: Directory,
+    *,
+    node_id: bytes,
+    epoch: int,
+    cursor: int,
+    sealed_epoch: int = 0,
+    replicated: Sequence[StoredRecord] = (),
+) -> Recovery:
     """Read what the log holds from `cursor` on, and rewrite it under `epoch`.
 
+    `replicated` is what the archive has of it as batches, from `cursor` on and without a hole.
+
     Raises:
-        CorruptLogError: damage that is not a torn write.
+        CorruptLogError: damage that is not a torn write; or the log and the batches differ.
         LogBehindCursorError: the archive holds records that the log does not.
         ArchiveBehindLogError: the log no longer holds the records after `cursor`.
         FencedError: the log was already written under this epoch or a later one.
@@ -108,8 +126,11 @@ def recover(directory: Directory, *, node_id: bytes, epoch: int, cursor: int) ->
     findings = examine(directory, node_id=node_id, cursor=cursor)
     if any(span.header.epoch >= epoch for span in findings.spans):
         raise FencedError(node_id.hex(), epoch)
-    if findings.next_lsn < cursor:
+    taken_over = _is_taken_over(findings, cursor, sealed_epoch)
+    if findings.next_lsn < cursor and not taken_over:
         raise LogBehindCursorError(findings.next_lsn, cursor)
+    kept = () if taken_over else findings.records
+    survivors = _with_replicated(directory, kept, replicated, cursor)
 
     for name in directory.names():
         if name.endswith(TEMPORARY_SUFFIX):
@@ -117,34 +138,62 @@ def recover(directory: Directory, *, node_id: bytes, epoch: int, cursor: int) ->
     tail = findings.tail
     if tail is not None and tail.torn_bytes:
         _keep_torn_bytes(directory, tail)
+    if taken_over:
+        _set_aside(directory, findings, cursor)
+    next_lsn = cursor + len(survivors) if taken_over or survivors else findings.next_lsn
     spans = [
         replace(span, end=findings.next_lsn) if span.end is None else span
         for span in findings.spans
     ]
     chain_crc = 0
     voided = list(findings.voided)
-    if findings.records:
-        assert findings.records[0].lsn == cursor
+    if survivors or taken_over:
         rewritten, chain_crc = write_sealed(
-            directory, findings.records, node_id=node_id, epoch=epoch, base_lsn=cursor
+            directory, survivors, node_id=node_id, epoch=epoch, base_lsn=cursor
         )
-        voided += [span.name for span in spans if span.base >= cursor]
-        spans = [
-            replace(span, end=min(span.end or 0, cursor)) for span in spans if span.base < cursor
-        ]
-        spans.append(rewritten)
+        # Below a hole nothing can be read on from: the archive has it.
+        low = [] if findings.next_lsn < cursor else [span for span in spans if span.base < cursor]
+        voided += [span.name for span in spans if span not in low]
+        spans = [replace(span, end=min(span.end or 0, cursor)) for span in low]
+        # An empty one only marks where the log goes on: the first segment takes its place, and its name.
+        spans += [rewritten] if survivors else []
     if tail is not None and tail.name not in voided:
         _cut_tail(directory, tail)
     for name in voided:
         directory.unlink(name)
     directory.sync()
-    return Recovery(
-        findings.next_lsn,
-        chain_crc,
-        findings.records,
-        tail.torn_bytes if tail else 0,
-        tuple(spans),
-    )
+    return Recovery(next_lsn, chain_crc, survivors, tail.torn_bytes if tail else 0, tuple(spans))
+
+
+def _is_taken_over(findings: Findings, cursor: int, sealed_epoch: int) -> bool:
+    """Tell whether the log's end does not count any more: it is from a sealed epoch, and not at the cursor."""
+    if not findings.spans or findings.spans[-1].header.epoch > sealed_epoch:
+        return False
+    return findings.next_lsn != cursor
+
+
+def _with_replicated(
+    directory: Directory,
+    records: Sequence[StoredRecord],
+    replicated: Sequence[StoredRecord],
+    cursor: int,
+) -> list[StoredRecord]:
+    """Return the log's own records and those that only the archive has, from `cursor` on without a hole."""
+    for own, other in zip(records, replicated, strict=False):
+        if own != other:
+            reason = "the archive has another record there, under log_batches"
+            raise CorruptLogError(directory.path, own.lsn, reason)
+    survivors = [*records, *replicated[len(records) :]]
+    assert all(record.lsn == cursor + place for place, record in enumerate(survivors))
+    return survivors
+
+
+def _set_aside(directory: Directory, findings: Findings, cursor: int) -> None:
+    """Copy the segments whose records past the cursor do not count any more."""
+    for span in findings.spans:
+        if span.end is None or span.end > cursor:
+            copy_file(directory, span.name, span.name + SET_ASIDE_SUFFIX)
+    directory.sync()
 
 
 def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Findings:
@@ -328,3 +377,23 @@ def _cut_tail(directory: Directory, tail: LogEnd) -> None:
         file.truncate(tail.offset)
         file.sync()
     file.close()
+
+
+def copy_file(directory: Directory, name: str, target: str) -> None:
+    """Copy a file, durably but for its name; a copy that was begun before is made again."""
+    source = directory.open(name)
+    copy = _create_anew(directory, target)
+    offset = 0
+    while piece := source.read_at(offset, _COPY_BYTES):
+        copy.write_at(offset, piece)
+        offset += len(piece)
+    copy.sync()
+    copy.close()
+    source.close()
+
+
+def _create_anew(directory: Directory, name: str) -> File:
+    """Create a file; one that an interrupted repair left is made again."""
+    if name in directory.names():
+        directory.unlink(name)
+    return directory.create(name)

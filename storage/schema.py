@@ -10,6 +10,7 @@ Invariants:
 * `flush_cursors` is the only place where the flushed position lives, and `owner_epochs` the only
   place where the fencing token lives. They are apart so that a flush can share-lock the one while
   it moves the other.
+* `log_batches` holds what was acknowledged as `replicated` and is not flushed yet, batch by batch.
 * A slot's row names its one owner: who gives out seqs in the slot's sessions. `nodes` and `slots` change
   with the ring's version (in `cluster`), heartbeats apart.
 * `session_members` is derived from `sessions` (its owner and its `members`), for listing by user.
@@ -38,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The migration that these tables belong to: the newest one in `storage/migrations/versions`."""
 
 metadata = MetaData()
@@ -72,6 +73,19 @@ flush_cursors = Table(
     sqlite_strict=True,
 )
 
+log_batches = Table(
+    "log_batches",
+    metadata,
+    Column("node_id", name_type, nullable=False),
+    Column("first_lsn", integer_type, nullable=False),
+    Column("lsn_end", integer_type, nullable=False),
+    Column("epoch", integer_type, nullable=False),
+    Column("checksum", integer_type, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("node_id", "first_lsn"),
+    sqlite_strict=True,
+)
+
 nodes = Table(
     "nodes",
     metadata,
@@ -80,6 +94,8 @@ nodes = Table(
     Column("state", Text, nullable=False),
     Column("weight", integer_type, nullable=False),
     Column("beat", integer_type, nullable=False),
+    # For how long its beat must stand still before others may take it over; 0: only when they are told to.
+    Column("patience_ms", integer_type, nullable=False, server_default="0"),
     sqlite_strict=True,
 )
 

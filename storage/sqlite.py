@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
+from typing import NoReturn
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -65,6 +66,8 @@ _row = attrgetter(
 
 class SqliteDialect:
     """An SQLite file, opened."""
+
+    replicates = False
 
     hint = (
         "check that --archive or --data names an SQLite file in a directory that is there, that this user "
@@ -133,6 +136,20 @@ class SqliteDialect:
             other = connection.exec_driver_sql(_FIND_CONFLICT, row).first()
             if other is not None:
                 raise ArchiveConflictError("messages", "/".join(map(str, other)))
+
+    def open_batch_writer(self, node_id: str, epoch: int) -> NoReturn:  # noqa: ARG002
+        """Refuse: a second copy on the same machine is none.
+
+        Raises:
+            ArchiveSettingsError: always.
+        """
+        raise ArchiveSettingsError("database", "SQLite", "PostgreSQL")
+
+    def name_connections(self, name: str) -> None:
+        """Nothing to do: a file has no connections that others see."""
+
+    def end_connections(self, connection: Connection, name: str) -> None:
+        """Nothing to do: the locks of a process end with it."""
 
     def fault(self, error: Exception) -> Fault:
         """Say what an error asks for."""

@@ -37,10 +37,18 @@ class SyncThread:
 
     async def run_sync(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run `function(*args)` in the thread. Always waits for it, also when cancelled."""
+        self.begin(function, *args)
+        return await self.finish()
+
+    def begin(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have `function(*args)` run in the thread, and go on; `finish` must follow."""
         if self._busy:
             raise trio.BusyResourceError("the sync thread runs one call at a time")
         self._busy = True
         self._jobs.put((function, args))
+
+    async def finish(self) -> Any:
+        """Return or raise what the call that was begun did. Always waits for it, also when cancelled."""
         with trio.CancelScope(shield=True):
             await trio.lowlevel.wait_readable(self._answered)
         os.eventfd_read(self._answered)
@@ -72,10 +80,10 @@ class SyncThread:
 
 
 @asynccontextmanager
-async def open_sync_thread() -> AsyncIterator[RunSync]:
-    """Yield a `RunSync` backed by a thread of its own."""
+async def open_sync_thread() -> AsyncIterator[SyncThread]:
+    """Yield a thread that ends with the block."""
     thread = SyncThread()
     try:
-        yield thread.run_sync
+        yield thread
     finally:
         thread.close()

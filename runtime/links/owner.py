@@ -43,7 +43,7 @@ from runtime.links.messages import (
     decode_from_edge,
 )
 from runtime.links.refusals import refuse
-from runtime.links.stream import LinkStream
+from runtime.links.stream import LinkLostError, LinkStream
 from runtime.node import Node
 from runtime.served import Served
 from runtime.server import SessionServer
@@ -91,6 +91,10 @@ class OwnerLink:
 
         if not self.link.closed:
             self.start_soon(raise_it)
+
+    def drop(self) -> None:
+        """End the link, as if it had broken."""
+        self.fail(LinkLostError("this node may have been taken over from"))
 
     def forget(self, channel: int) -> None:
         """A channel is over."""

@@ -55,6 +55,7 @@ class OwnerConnection:
 
     def __init__(self, link: LinkStream) -> None:
         self.link = link
+        self.scope = trio.CancelScope()
         self._sessions: dict[int, RemoteSession] = {}
         self._channels = count(1)
         self._calls: dict[int, _Call] = {}
@@ -177,6 +178,12 @@ class Pool:
                 reason = self.last_errors.get(node_id, "it hung up")
                 raise OwnerUnavailableError(f"node {node_id} cannot be reached: {reason}")
 
+    def drop(self, node_id: str) -> None:
+        """End the link to a node, if there is one: its sessions are another's."""
+        connection = self._connections.get(node_id)
+        if connection is not None:
+            connection.scope.cancel()
+
     async def _run(self, node_id: str, address: str, dialling: trio.Event) -> None:
         """Dial an owner and serve the link to its end, whatever that is."""
 
@@ -207,7 +214,8 @@ class Pool:
         link.on_received = self._received
         dialled()
         try:
-            await connection.run()
+            with connection.scope:
+                await connection.run()
         finally:
             # In this order: who is told looks for another link at once.
             del self._connections[node_id]

@@ -126,8 +126,8 @@ class FlushContract:
         assert archive.retire_node(NODE, 1)
         with pytest.raises(FencedError):
             archive.flush(NODE, 1, 3, messages(4, 5))
-        assert archive.read_cursor(NODE) == Ownership(1, 3)
-        assert archive.begin_epoch(NODE, "local") == Ownership(2, 3)
+        assert archive.read_cursor(NODE) == Ownership(1, 3, sealed_epoch=1)
+        assert archive.begin_epoch(NODE, "local") == Ownership(2, 3, sealed_epoch=1)
         archive.flush(NODE, 2, 3, messages(4, 5))
 
     def test_only_the_epoch_that_was_seen_is_retired_and_only_once(

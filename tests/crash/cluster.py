@@ -10,7 +10,16 @@ import trio
 
 from bench.server import Server, ServerOptions, open_server
 from runtime import plan_drain, plan_undrain, plan_weight
-from storage import ACTIVE, DRAINED, Archive, PlannedChange, Ring, RingChangedError, open_archive
+from storage import (
+    ACTIVE,
+    DEAD,
+    DRAINED,
+    Archive,
+    PlannedChange,
+    Ring,
+    RingChangedError,
+    open_archive,
+)
 from tests.crash.rounds import SETTINGS, CrashOptions, CrashResult, Load
 
 SETTLE_SECONDS = 20.0
@@ -67,7 +76,7 @@ class Cluster:
 
 
 def _is_calm(ring: Ring) -> bool:
-    return all(node.state in {ACTIVE, DRAINED} for node in ring.nodes)
+    return all(node.state in {ACTIVE, DRAINED, DEAD} for node in ring.nodes)
 
 
 async def run_cluster(

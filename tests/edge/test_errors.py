@@ -28,6 +28,8 @@ STARTUP_CODES = {
     "archive_owned",
     "cursor_mismatch",
     "durability_mismatch",
+    # Between owners.
+    "node_returned",
     # Of `ringlog ring` alone.
     "ring_changed",
 }

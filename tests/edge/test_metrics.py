@@ -10,8 +10,8 @@ from websockets.frames import Frame, Opcode
 from edge import serve
 from edge.limits import Limits
 from edge.metrics import SERIES, Histogram, HistogramSeries, Metrics
-from runtime import Cluster, WaitingReply
-from storage import Archive
+from runtime import Cluster, NodeOptions, WaitingReply, open_node
+from storage import Archive, open_archive
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import SMALL_LOG, OnePort, open_one_port
 from tests.edge.socket_client import open_socket
@@ -277,6 +277,20 @@ def test_every_series_is_named_in_a_test_that_moves_it() -> None:
     assert all(isinstance(series, HistogramSeries) or series.kind for series in SERIES)
 
 
+@pytest.mark.postgres
+async def test_a_replica_tells_how_it_keeps_up(tmp_path: Path, postgres_url: str) -> None:
+    archive = open_archive(postgres_url)
+    options = NodeOptions(data_dir=tmp_path, log=clusters.SMALL_LOG, durability="replicated")
+    async with open_node(options, archive) as node:
+        metrics = Metrics()
+        metrics.node = node
+        await node.catalog.create("default", "s", user_id="alice")
+        assert 0 < samples(metrics)["ringlog_replica_seconds{}"] < 60
+        assert samples(metrics)["ringlog_replica_retries_total{}"] == 0
+        assert samples(metrics)["ringlog_replica_stalled{}"] == 0
+    archive.close()
+
+
 async def test_a_cluster_tells_of_its_ring_and_its_links(tmp_path: Path, archive: Archive) -> None:
     async with (
         clusters.open_members(tmp_path, archive, 2) as members,
@@ -292,6 +306,9 @@ async def test_a_cluster_tells_of_its_ring_and_its_links(tmp_path: Path, archive
             metrics.cluster = member.cluster
             served += total(metrics, "ringlog_slots_served")
             assert samples(metrics)["ringlog_slots_stuck{}"] == 0
+            assert samples(metrics)["ringlog_owner_confirmed{}"] == 1
+            assert samples(metrics)["ringlog_takeovers_total{}"] == 0
+            assert "ringlog_replica_seconds{}" not in samples(metrics)
             version = member.cluster.watch.ring.version
             assert samples(metrics)["ringlog_ring_version{}"] == version
         assert served == clusters.SLOTS

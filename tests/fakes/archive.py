@@ -37,10 +37,12 @@ class FakeArchive:
                 raise ArchiveOwnedError(other)
         epoch = max(self.epochs.get(node_id, 0), above_epoch) + 1
         self.epochs[node_id] = epoch
-        return Ownership(epoch, self.cursors.setdefault(node_id, 0))
+        return Ownership(epoch, self.cursors.setdefault(node_id, 0), self.sealed.get(node_id, 0))
 
     def read_cursor(self, node_id: str) -> Ownership:
-        return Ownership(self.epochs.get(node_id, 0), self.cursors.get(node_id, 0))
+        return Ownership(
+            self.epochs.get(node_id, 0), self.cursors.get(node_id, 0), self.sealed.get(node_id, 0)
+        )
 
     def retire_node(self, node_id: str, epoch: int) -> bool:
         if self.epochs.get(node_id) != epoch or self.sealed.get(node_id) == epoch:

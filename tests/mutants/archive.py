@@ -13,9 +13,9 @@ ARCHIVE_MUTANTS = (
     mutant(
         "the cursor moves in a transaction of its own",
         "storage/archive.py",
-        "            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))\n",
-        "            ownership.move_cursor(connection, node_id, cursor, cursor + len(records))\n"
-        "        with self._transaction() as connection:\n",
+        "                ownership.move_cursor(connection, node_id, cursor, lsn_end)\n",
+        "                ownership.move_cursor(connection, node_id, cursor, lsn_end)\n"
+        "            with self._transaction() as connection:\n",
         ARCHIVE + "TestFlush::test_another_row_under_the_same_key_stops_the_flush",
     ),
     mutant(
@@ -28,8 +28,8 @@ ARCHIVE_MUTANTS = (
     mutant(
         "the epoch is not checked",
         "storage/archive.py",
-        "            ownership.check_epoch(connection, node_id, epoch)\n",
-        "",
+        "            lambda connection: ownership.check_epoch(connection, node_id, epoch),\n",
+        "            lambda _: None,\n",
         ARCHIVE + "TestFlush::test_a_flush_under_an_old_epoch_is_fenced_and_adds_nothing",
     ),
     mutant(
@@ -58,8 +58,8 @@ ARCHIVE_MUTANTS = (
     mutant(
         "the epoch is read without a lock",
         "storage/ownership.py",
-        "held.with_for_update(read=True)",
-        "held",
+        "    if connection.scalar(held.with_for_update(read=True)) is None:\n        raise FencedError",
+        "    if connection.scalar(held) is None:\n        raise FencedError",
         "tests/storage/test_postgres.py::test_a_new_epoch_waits_for_whoever_holds_the_old_one",
     ),
     mutant(

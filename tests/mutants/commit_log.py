@@ -91,7 +91,7 @@ LOG_MUTANTS = (
         "acknowledged before the sync",
         "storage/commitlog.py",
         """        if records:
-            await self._writer.write(batch.frame, records)
+            await self._write(batch, records)
             self.durable_lsn = batch.lsn_end
         self._queued_bytes -= len(batch.frame)
         self.update_room()
@@ -99,7 +99,7 @@ LOG_MUTANTS = (
 """,
         """        self._on_commit(batch.items)
         if records:
-            await self._writer.write(batch.frame, records)
+            await self._write(batch, records)
             self.durable_lsn = batch.lsn_end
         self._queued_bytes -= len(batch.frame)
         self.update_room()
@@ -118,8 +118,8 @@ LOG_MUTANTS = (
     mutant(
         "a failed log has room for more",
         "storage/commitlog.py",
-        "        self._room_bytes = -1\n",
-        "",
+        "        self._attention = True\n        self._room_bytes = -1\n",
+        "        self._attention = True\n",
         COMMIT_LOG_FAILURE + "test_everything_raises_after_the_log_failed",
     ),
     mutant(
@@ -149,7 +149,7 @@ LOG_MUTANTS = (
     mutant(
         "a log that ends below the flushed cursor is served",
         "storage/recovery.py",
-        "    if findings.next_lsn < cursor:",
+        "    if findings.next_lsn < cursor and not taken_over:",
         "    if findings.next_lsn == -1:",
         RECOVERY + "test_clean_end_below_the_cursor_is_refused",
     ),
@@ -163,7 +163,7 @@ LOG_MUTANTS = (
     mutant(
         "survivors are served without being written again",
         "storage/recovery.py",
-        "    if findings.records:\n",
+        "    if survivors or taken_over:\n",
         "    if not findings:\n",
         RECOVERY + "test_survivors_are_rewritten_durably_before_anyone_sees_them",
         COMMIT_LOG_FAILURE + "test_after_a_failed_sync_the_page_cache_is_not_believed",

@@ -25,8 +25,11 @@ from tests.mutants.edge import EDGE_MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.mutants.ring import RING_MUTANTS
 from tests.mutants.runtime import RUNTIME_MUTANTS
+from tests.mutants.takeover import TAKEOVER_MUTANTS
 
-MUTANTS = LOG_MUTANTS + ARCHIVE_MUTANTS + RUNTIME_MUTANTS + RING_MUTANTS + EDGE_MUTANTS
+MUTANTS = (
+    LOG_MUTANTS + ARCHIVE_MUTANTS + RUNTIME_MUTANTS + RING_MUTANTS + TAKEOVER_MUTANTS + EDGE_MUTANTS
+)
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("storage", "runtime", "agents", "edge", "bench", "tests", "pyproject.toml")

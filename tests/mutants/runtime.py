@@ -163,7 +163,7 @@ RUNTIME_MUTANTS = (
     mutant(
         "a session is created before its record is durable",
         "runtime/catalog.py",
-        "            await node.log.wait_durable(lsn_end)\n        else:",
+        "            await node.wait_durable(lsn_end)\n        else:",
         "        else:",
         "tests/runtime/test_catalog.py::test_a_session_is_answered_for_only_once_it_is_durable",
     ),
@@ -337,7 +337,7 @@ RUNTIME_MUTANTS = (
     mutant(
         "a read that is repeated is answered at once",
         "runtime/server.py",
-        "            node.answer_when_durable(lambda: reply.done(ref))\n",
+        "            node.answer_when_durable(lambda to: to.done(ref), reply, ref)\n",
         "            reply.done(ref)\n",
         "tests/edge/test_undurable.py::"
         "test_a_read_that_is_repeated_is_not_answered_before_the_first_is_durable",

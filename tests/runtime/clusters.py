@@ -8,9 +8,11 @@ from pathlib import Path
 import trio
 
 from runtime import Cluster, ClusterOptions, Node, NodeOptions, Router, open_cluster, open_node
-from storage import Archive, LogOptions, Place, PlannedChange, Ring
+from storage import Archive, FlushOptions, LogOptions, Place, PlannedChange, Ring
 
 SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
+
+DEFAULT_FLUSH = FlushOptions()
 
 SLOTS = 64
 """Fewer than a real cluster has: each move of a slot is the same."""
@@ -34,18 +36,22 @@ class Member:
 
 @asynccontextmanager
 async def open_member(
-    data_dir: Path, archive: Archive, *, slots: int = SLOTS, weight: int = 1
+    data_dir: Path,
+    archive: Archive,
+    *,
+    slots: int = SLOTS,
+    weight: int = 1,
+    durability: str = "local",
+    patience_ms: int = 0,
+    flush: FlushOptions = DEFAULT_FLUSH,
 ) -> AsyncIterator[Member]:
     """Run an owner that serves clients too."""
     failures: list[Exception] = []
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    place = Place(f"127.0.0.1:{listener.socket.getsockname()[1]}", weight, slots)
-    async with (
-        listener,
-        open_node(NodeOptions(data_dir=data_dir, log=SMALL_LOG, place=place), archive) as node,
-    ):
+    place = Place(f"127.0.0.1:{listener.socket.getsockname()[1]}", weight, slots, patience_ms)
+    node_options = NodeOptions(data_dir=data_dir, log=SMALL_LOG, place=place, durability=durability)
+    async with listener, open_node(node_options, archive) as node:
         options = ClusterOptions(
-            durability="local",
             node_id=node.flusher.node_id,
             listener=listener,
             link_failed=lambda _, error: failures.append(error),
@@ -58,7 +64,7 @@ async def open_member(
 @asynccontextmanager
 async def open_edge(archive: Archive) -> AsyncIterator[Router]:
     """Run an edge that owns nothing."""
-    async with open_cluster(ClusterOptions(durability="local"), archive, None) as cluster:
+    async with open_cluster(ClusterOptions(), archive, None) as cluster:
         yield cluster.router
 
 

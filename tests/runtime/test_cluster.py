@@ -221,7 +221,7 @@ async def test_an_edge_that_comes_first_says_so_and_waits_for_an_owner(
     served = trio.Event()
 
     async def run_edge() -> None:
-        options = ClusterOptions(durability="local", waiting=said.set)
+        options = ClusterOptions(waiting=said.set)
         async with open_cluster(options, archive, None) as cluster:
             await cluster.router.catalog.create(W, "s", user_id="alice")
             served.set()

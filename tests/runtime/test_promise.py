@@ -41,7 +41,7 @@ from storage import (
     StorageFullError,
     open_archive,
 )
-from storage.archive import _open_dialect
+from storage.archiveopening import _open_dialect
 from tests.fakes.directory import CrashingDirectory, PowerCutError
 from tests.runtime.lives import FailingArchive, Life
 from tests.runtime.loop_thread import LoopThread

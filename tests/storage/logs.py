@@ -7,9 +7,11 @@ from typing import Any
 
 import trio
 
-from storage.commitlog import CommitLog, LogOptions, open_commit_log
+from storage.commitlog import CommitLog, LogOptions
 from storage.directory import Directory
 from storage.frame import FRAME_HEADER_BYTES, SegmentHeader, append_record, seal_frame
+from storage.logopening import open_commit_log
+from storage.ownership import Ownership
 from storage.record import RecordType, StoredRecord, record_prefix
 from storage.segment import SegmentReader, SegmentWriter, is_segment_name, reserve_spare
 from storage.syncthread import RunSync
@@ -94,6 +96,7 @@ def open_log(
     *,
     epoch: int = 1,
     cursor: int = 0,
+    ownership: Ownership | None = None,
     options: LogOptions = SMALL,
     on_commit: Callable[[list[Any]], None] = lambda items: None,
     run_sync: RunSync | None = run_inline,
@@ -103,8 +106,7 @@ def open_log(
     return open_commit_log(
         directory,
         node_id=NODE_ID,
-        epoch=epoch,
-        cursor=cursor,
+        ownership=ownership or Ownership(epoch, cursor),
         options=options,
         on_commit=on_commit,
         run_sync=run_sync,

@@ -16,7 +16,7 @@ from storage import (
     MessageRecord,
     open_archive,
 )
-from storage.archive import probe_archive
+from storage.archiveopening import probe_archive
 from tests.contracts.archive import NODE, FlushContract
 from tests.storage.archive_records import message, messages, read, session_row
 from tests.storage.sql import run_sql

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 
 from bench.postgres import PostgresServer
 from storage import ArchiveTooNewError, ArchiveUnavailableError, open_archive
-from storage.archive import probe_archive
+from storage.archiveopening import probe_archive
 from storage.migrations import known_revisions, newest_revision
 from storage.schema import REVISION, metadata
 from tests.storage.sql import run_sql

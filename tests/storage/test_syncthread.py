@@ -8,27 +8,27 @@ from storage.syncthread import SyncThread, open_sync_thread
 
 
 async def test_a_call_runs_in_the_other_thread_and_returns_its_value() -> None:
-    async with open_sync_thread() as run_sync:
+    async with open_sync_thread() as thread:
         here = threading.get_ident()
-        there = await run_sync(threading.get_ident)
+        there = await thread.run_sync(threading.get_ident)
         assert there != here
-        assert await run_sync(threading.get_ident) == there
-        assert await run_sync(divmod, 7, 3) == (2, 1)
+        assert await thread.run_sync(threading.get_ident) == there
+        assert await thread.run_sync(divmod, 7, 3) == (2, 1)
 
 
 async def test_an_error_is_raised_to_the_caller_and_the_thread_goes_on() -> None:
-    async with open_sync_thread() as run_sync:
+    async with open_sync_thread() as thread:
         with pytest.raises(ZeroDivisionError):
-            await run_sync(divmod, 1, 0)
+            await thread.run_sync(divmod, 1, 0)
         with pytest.raises(SystemExit):
-            await run_sync(exit)
-        assert await run_sync(len, "abc") == 3
+            await thread.run_sync(exit)
+        assert await thread.run_sync(len, "abc") == 3
 
 
 async def test_the_loop_goes_on_meanwhile() -> None:
-    async with open_sync_thread() as run_sync, trio.open_nursery() as nursery:
+    async with open_sync_thread() as thread, trio.open_nursery() as nursery:
         let_go = threading.Event()
-        nursery.start_soon(run_sync, let_go.wait)
+        nursery.start_soon(thread.run_sync, let_go.wait)
         await trio.testing.wait_all_tasks_blocked()
         let_go.set()
 
@@ -43,7 +43,7 @@ async def test_a_call_is_never_abandoned() -> None:
         return "value"
 
     started, let_go = threading.Event(), threading.Event()
-    async with open_sync_thread() as run_sync:
+    async with open_sync_thread() as thread:
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
 
@@ -54,20 +54,20 @@ async def test_a_call_is_never_abandoned() -> None:
                     scope.cancel()
                     let_go.set()
 
-                value = await run_sync(work)
+                value = await thread.run_sync(work)
                 # The caller learns what happened before it notices that it was cancelled.
                 assert (value, finished) == ("value", [True])
         assert scope.cancelled_caught or scope.cancel_called
-        assert await run_sync(len, "abc") == 3
+        assert await thread.run_sync(len, "abc") == 3
 
 
 async def test_a_second_call_at_once_is_refused() -> None:
-    async with open_sync_thread() as run_sync, trio.open_nursery() as nursery:
+    async with open_sync_thread() as thread, trio.open_nursery() as nursery:
         let_go = threading.Event()
-        nursery.start_soon(run_sync, let_go.wait)
+        nursery.start_soon(thread.run_sync, let_go.wait)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
-            await run_sync(len, "abc")
+            await thread.run_sync(len, "abc")
         let_go.set()
 
 

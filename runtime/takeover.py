@@ -1,0 +1,83 @@
+"""Taking over from an owner that does not come back: what it acknowledged goes on elsewhere.
+
+In this order, each step of which may be repeated, by several nodes at once, and by another if one dies in between::
+
+    seal its epoch     from here on none of its transactions commits
+    archive            what it added to the archive as batches becomes rows, as its own flush would have made them
+    give away          its slots are nobody's, and meant for nodes that live: those claim them
+
+The node may begin a new epoch at any time. Then it has what is its own, and nothing more is done here.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, Protocol
+
+import trio
+
+from runtime import planning
+from runtime.codec import decode_record
+from storage import Archive, CursorMismatchError, NodeEntry, Ring, RingChangedError
+
+FLUSH_ROWS = 5_000
+"""Records in one transaction, as in an owner's own flushes."""
+
+RETARGET_SECONDS = 10.0
+"""How long a slot that is nobody's waits for a node that is silent, before it is meant for another."""
+
+
+class Ask(Protocol):
+    """Runs a blocking call of the archive."""
+
+    def __call__(self, call: Callable[..., Any], /, *args: object) -> Awaitable[Any]:
+        """Return what the call returns."""
+        ...
+
+
+def is_due(ring: Ring, node: NodeEntry, silent_seconds: float) -> bool:
+    """Tell whether a node is to be taken over: it was sealed, or has been silent for as long as it allowed itself."""
+    if node.node_id not in ring.owners and node.node_id not in ring.targets:
+        return False
+    return node.sealed or 0 < node.patience_ms <= silent_seconds * 1_000
+
+
+async def take_over(
+    archive: Archive, ask: Ask, dead: NodeEntry, alive: Collection[str], actor: str, at_ms: int
+) -> int:
+    """Take over from a node; return how many slots it had. Stops where others were quicker.
+
+    Raises:
+        NodeReturnedError: it has begun again.
+        PlanError: nobody lives who could own anything.
+        CorruptLogError: what it added to the archive is damaged.
+        ArchiveConflictError, ArchiveUnavailableError.
+    """
+    if not dead.sealed:
+        await ask(archive.seal_node, dead.node_id, dead.epoch)
+    await _archive_batches(archive, ask, dead)
+    while True:
+        ring: Ring = await ask(archive.read_ring)
+        change = await trio.to_thread.run_sync(
+            planning.plan_takeover, ring, dead.node_id, alive, at_ms, actor
+        )
+        if change is None:
+            return 0
+        try:
+            await ask(archive.take_over, dead.epoch, change)
+        except RingChangedError:
+            continue
+        return ring.owners.count(dead.node_id)
+
+
+async def _archive_batches(archive: Archive, ask: Ask, dead: NodeEntry) -> None:
+    """Bring what the node added as batches into the archive's tables."""
+    while True:
+        cursor = (await ask(archive.read_cursor, dead.node_id)).cursor
+        stored = await ask(archive.read_batches, dead.node_id, cursor)
+        if not stored:
+            return
+        records = [decode_record(each) for each in stored[:FLUSH_ROWS]]
+        try:
+            await ask(archive.flush_sealed, dead.node_id, dead.epoch, cursor, records)
+        except CursorMismatchError:
+            # Another node does the same, and was quicker.
+            continue
