@@ -6,8 +6,9 @@ as many as there were to send, each an array that begins with its number here.
 A *channel* is one session that one edge has open at one owner, for as long as that owner serves it. Its number is
 the edge's, and is never used again on that link. Requests on a channel are taken in their order; each that has a
 `number` gets exactly one answer with that number, and what was published comes before the acknowledgement of it.
-A channel ends with `Gone`: nothing that came after the end was accepted, so the edge opens another, at the owner
-that the session has then, and repeats in order what had no answer. A `client_id` that is repeated is recognised.
+A channel ends with `Gone`, which comes after the answers to all that was accepted on it: what has none was not
+accepted, and the edge sends it, in order, on another channel, at the owner that the session has then. Where the link
+itself ends, what had no answer may have been accepted: it is repeated. A `client_id` that is repeated is recognised.
 """
 
 from collections.abc import Callable, Sequence
@@ -213,7 +214,7 @@ class Info(_Message, tag=26):
 
 
 class Gone(_Message, tag=27):
-    """The session is not here any more: nothing else comes on this channel."""
+    """The session is not here any more: nothing else comes on this channel, and no answer is still due."""
 
     channel: int
 

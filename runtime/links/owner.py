@@ -211,7 +211,7 @@ class Channel:
                 server = await node.open(*self._who, to_append=type(message) is Append)
             except SlotMovedError:
                 if self._who in node.leaving:
-                    # What was accepted is still to be answered here; and it may stay after all.
+                    # What was accepted is still to be answered here, before `Gone`; and it may stay after all.
                     await trio.sleep(LEAVING_POLL_SECONDS)
                     continue
                 self.moved()

@@ -27,6 +27,14 @@ class Pending:
         self.stated_id: str | None = None
         """The `client_id` that the sender gave."""
 
+    def not_accepted(self) -> None:
+        """The channel that this was sent on last has ended by `Gone`: there it was not accepted.
+
+        Where it was sent on an earlier one too, which ended with its link, it may have been accepted there.
+        """
+        if self.sent == 1:
+            self.sent = 0
+
     def refuse(self, error: Exception, *, decided: bool) -> None:
         """Answer with a refusal; where a message may have been stored before, it does not say that it was not."""
         if isinstance(self.message, Append) and self.sent > 1 and not decided:

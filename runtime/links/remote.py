@@ -3,8 +3,9 @@
 It outlives links and owners. Where its channel ends, because the link broke or the session moved, it opens another
 at whoever owns it then, says from where messages must follow, and repeats in order what had no answer. Every message
 that is appended through it has a `client_id` (one is made where the sender gave none), so what is repeated is stored
-once. What has no answer when its time is over is answered here: with `owner_unavailable` if it was never sent, and
-with `unknown` if it was.
+once. Where the owner itself ended the channel, what had no answer was not accepted, and is sent as if for the first
+time. What has no answer when its time is over is answered here: with `unknown` if it may have been accepted, and
+with `owner_unavailable` if not.
 
 State, all of it changed by plain methods on the one loop::
 
@@ -391,6 +392,9 @@ class RemoteSession:
             case Refused():
                 self._refused(message)
             case Gone():
+                # It comes after all answers, so what has none was not accepted on this channel.
+                for pending in self._pending.values():
+                    pending.not_accepted()
                 self.channel_lost()
 
     def _deliver(self, seq: int, body: bytes) -> None:

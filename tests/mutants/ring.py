@@ -97,6 +97,28 @@ RING_MUTANTS = (
         REMOTE + "test_what_had_no_answer_is_repeated_in_order_and_says_after_what",
     ),
     mutant(
+        "a channel ends before what was accepted on it is answered",
+        "runtime/links/owner.py",
+        "                if self._who in node.leaving:\n",
+        "                if self._who == ():\n",
+        CLUSTER + "test_what_comes_while_a_session_is_given_up_is_stored_once_by_the_next_owner",
+    ),
+    mutant(
+        "what an owner did not accept is taken for a repeat",
+        "runtime/links/pending.py",
+        "            self.sent = 0\n",
+        "            pass\n",
+        CLUSTER + "test_what_comes_while_a_session_is_given_up_is_stored_once_by_the_next_owner",
+        REMOTE + "test_what_was_not_accepted_in_time_is_not_said_to_be_unknown",
+    ),
+    mutant(
+        "what was sent on an earlier channel too is taken for new when the last one ends",
+        "runtime/links/pending.py",
+        "        if self.sent == 1:\n            self.sent = 0\n",
+        "        self.sent = 0\n",
+        REMOTE + "test_what_the_owner_did_not_accept_is_sent_as_if_for_the_first_time",
+    ),
+    mutant(
         "a repeat that the owner may have forgotten is stored again",
         "runtime/links/owner.py",
         "        repeated = message.repeated_after >= 0\n",

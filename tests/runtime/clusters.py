@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from runtime import Cluster, ClusterOptions, Node, NodeOptions, Router, open_cluster, open_node
-from storage import Archive, FlushOptions, LogOptions, Place, PlannedChange, Ring
+from storage import Archive, Directory, FlushOptions, LogOptions, Place, PlannedChange, Ring
 
 SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
 
@@ -44,13 +44,16 @@ async def open_member(
     durability: str = "local",
     patience_ms: int = 0,
     flush: FlushOptions = DEFAULT_FLUSH,
+    directory: Directory | None = None,
 ) -> AsyncIterator[Member]:
-    """Run an owner that serves clients too."""
+    """Run an owner that serves clients too; its log is in `directory`, if there is one."""
     failures: list[Exception] = []
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     place = Place(f"127.0.0.1:{listener.socket.getsockname()[1]}", weight, slots, patience_ms)
-    node_options = NodeOptions(data_dir=data_dir, log=SMALL_LOG, place=place, durability=durability)
-    async with listener, open_node(node_options, archive) as node:
+    node_options = NodeOptions(
+        data_dir=data_dir, log=SMALL_LOG, place=place, durability=durability, flush=flush
+    )
+    async with listener, open_node(node_options, archive, directory) as node:
         options = ClusterOptions(
             node_id=node.flusher.node_id,
             listener=listener,
@@ -91,10 +94,13 @@ async def until_settled(archive: Archive, members: list[Member], seconds: float 
             served = {
                 member.node_id: member.node.slots.served for member in members if member.node.slots
             }
-            if all(
+            settled = all(
                 owner == target and slot in served.get(owner, ())
                 for slot, (owner, target) in enumerate(zip(ring.owners, ring.targets, strict=True))
-            ) and all(node.state in {"active", "drained"} for node in ring.nodes):
+            ) and all(node.state in {"active", "drained"} for node in ring.nodes)
+            # What was read may be newer than the version that was read before it.
+            version = await trio.to_thread.run_sync(archive.read_ring_version)
+            if settled and version == ring.version:
                 return ring
             await trio.sleep(0.02)
 

@@ -21,8 +21,18 @@ from runtime import (
 )
 from runtime.errors import OutcomeUnknownError
 from runtime.links.remote import RemoteSession
+from runtime.ring import slot_of
 from storage import Archive
-from tests.runtime.clusters import Member, change, open_edge, open_members, until_settled
+from tests.fakes.directory import StallingDirectory
+from tests.runtime.clusters import (
+    SLOTS,
+    Member,
+    change,
+    open_edge,
+    open_member,
+    open_members,
+    until_settled,
+)
 
 W = "default"
 
@@ -145,6 +155,16 @@ async def test_a_drain_under_load_loses_doubles_and_reorders_nothing(
         assert sum(traffic.written.values()) > 100
 
 
+def send(server: Served, numbers: range) -> list[WaitingReply]:
+    """Append numbers, all at once."""
+    replies = []
+    for number in numbers:
+        reply = WaitingReply()
+        server.append("alice", f"c{number}", "text", b"%d" % number, b"{}", None, reply, None)
+        replies.append(reply)
+    return replies
+
+
 async def test_what_was_accepted_before_a_move_is_answered_by_the_old_owner(
     tmp_path: Path, archive: Archive
 ) -> None:
@@ -152,11 +172,7 @@ async def test_what_was_accepted_before_a_move_is_answered_by_the_old_owner(
         await edge.catalog.create(W, "s", user_id="alice")
         server = await edge.open(W, "s", to_append=True)
         owner = next(member for member in members if member.node.find(W, "s") is not None)
-        replies = []
-        for number in range(3_000):
-            reply = WaitingReply()
-            server.append("alice", f"c{number}", "text", b"%d" % number, b"{}", None, reply, None)
-            replies.append(reply)
+        replies = send(server, range(3_000))
         ring = await trio.to_thread.run_sync(archive.read_ring)
         await change(archive, plan_drain(ring, owner.node_id, at_ms=0, actor="test"))
         acks = [await reply.wait_ack() for reply in replies]
@@ -164,6 +180,47 @@ async def test_what_was_accepted_before_a_move_is_answered_by_the_old_owner(
         await trio.sleep(0.1)
         await until_settled(archive, members)
         assert await contents(await edge.open(W, "s")) == list(range(3_000))
+
+
+async def test_what_comes_while_a_session_is_given_up_is_stored_once_by_the_next_owner(
+    tmp_path: Path, archive: Archive
+) -> None:
+    """The old owner answers what it has accepted before it ends the channel, however long its disk takes.
+
+    More is accepted, and more comes then, than any owner remembers `client_id`s.
+    """
+    disk = StallingDirectory()
+    first_dir, second_dir = tmp_path / "first", tmp_path / "second"
+    first_dir.mkdir()
+    second_dir.mkdir()
+    async with (
+        open_member(first_dir, archive, directory=disk) as first,
+        open_member(second_dir, archive) as second,
+    ):
+        ring = await until_settled(archive, [first, second])
+        name = next(
+            name
+            for name in (f"s{number}" for number in range(100))
+            if ring.owners[slot_of(W, name, SLOTS)] == first.node_id
+        )
+        async with open_edge(archive) as edge:
+            await edge.catalog.create(W, name, user_id="alice")
+            server = await edge.open(W, name, to_append=True)
+            disk.stalled = True
+            replies = send(server, range(1_500))
+            with trio.fail_after(5):
+                while first.node.log.next_lsn < first.node.log.durable_lsn + 1_500:
+                    await trio.sleep(0.01)
+                await change(archive, plan_drain(ring, first.node_id, at_ms=0, actor="test"))
+                while (W, name) not in first.node.leaving:
+                    await trio.sleep(0.01)
+            replies += send(server, range(1_500, 3_000))
+            # Longer than they take to come, and than the owner takes to look at them again.
+            await trio.sleep(0.3)
+            disk.answer()
+            assert [(await reply.wait_ack()).seq for reply in replies] == list(range(1, 3_001))
+            assert await contents(await edge.open(W, name)) == list(range(3_000))
+            assert second.node.find(W, name) is not None
 
 
 async def test_a_repeat_that_the_owner_may_have_forgotten_is_not_stored_again(

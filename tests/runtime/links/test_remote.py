@@ -176,8 +176,13 @@ def append(session: RemoteSession, client_id: str | None = "c1") -> WaitingReply
 
 
 async def reopened(session: RemoteSession, around: Around, channel: int, head_seq: int) -> Open:
-    """End the channel, and open the next one."""
-    await say(session, Gone(channel - 1))
+    """Break the link, and open the next channel."""
+    session.channel_lost()
+    return await opened_again(session, around, channel, head_seq)
+
+
+async def opened_again(session: RemoteSession, around: Around, channel: int, head_seq: int) -> Open:
+    """Answer the session, which opens the next channel."""
     with trio.fail_after(5):
         while not any(isinstance(message, Open) for message in around.link.sent):
             await trio.sleep(0.01)
@@ -215,6 +220,28 @@ async def test_what_had_no_answer_is_repeated_in_order_and_says_after_what() -> 
         assert (await second.wait_ack()).seq == 9
 
 
+async def test_what_the_owner_did_not_accept_is_sent_as_if_for_the_first_time() -> None:
+    """`Gone` comes after all answers, so what has none is no repeat: nobody need remember it to take it."""
+    async with opened(head_seq=7) as (session, around):
+        reply = append(session)
+        assert around.link.take(Append).repeated_after == -1
+        await say(session, Gone(1))
+        await opened_again(session, around, 2, 9)
+        sent = around.link.take(Append)
+        assert (sent.channel, sent.repeated_after) == (2, -1)
+        await reopened(session, around, 3, 10)
+        again = around.link.take(Append)
+        assert again.repeated_after == 7
+        await say(session, Gone(3))
+        await opened_again(session, around, 4, 11)
+        # It may have been accepted on the second channel, whatever became of the third.
+        last = around.link.take(Append)
+        assert last.repeated_after == 7
+        await say(session, Refused(4, last.number, "backpressure", "no", "", 100, {}))
+        with pytest.raises(OutcomeUnknownError):
+            await reply.wait()
+
+
 @pytest.mark.parametrize("decided", [True, False])
 async def test_a_repeat_that_is_refused_is_not_said_to_have_changed_nothing(decided: bool) -> None:
     async with opened() as (session, around):
@@ -243,13 +270,25 @@ async def test_a_request_is_answered_when_its_time_is_over(
     async with opened() as (session, around):
         around.away = SlotMovedError("on its way")
         sent = append(session, "c1")
-        await say(session, Gone(1))
+        session.channel_lost()
         unsent = append(session, "c2")
         session.expire(trio.current_time() + REQUEST_SECONDS)
         with pytest.raises(OutcomeUnknownError):
             await sent.wait()
         with pytest.raises(OwnerUnavailableError):
             await unsent.wait()
+
+
+async def test_what_was_not_accepted_in_time_is_not_said_to_be_unknown(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with opened() as (session, around):
+        around.away = SlotMovedError("on its way")
+        reply = append(session)
+        await say(session, Gone(1))
+        session.expire(trio.current_time() + REQUEST_SECONDS)
+        with pytest.raises(OwnerUnavailableError):
+            await reply.wait()
 
 
 async def test_an_owner_that_is_not_found_is_asked_for_ever_more_slowly(
