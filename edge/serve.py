@@ -426,10 +426,11 @@ def _tell_taken_over(node_id: str, outcome: int | Exception) -> None:
 
 
 def _tell_link_failed(peer: str, error: Exception) -> None:
-    if isinstance(error, ExceptionGroup):
-        log.error("link_failed", peer=peer, exc_info=error)
+    code, hint = getattr(error, "code", ""), getattr(error, "hint", "")
+    if code:
+        log.warning("link_refused", peer=peer, code=code, reason=str(error), hint=hint)
     else:
-        log.warning("link_refused", peer=peer, reason=str(error))
+        log.error("link_failed", peer=peer, exc_info=error)
 
 
 def _end_later(seconds: float, code: int, **why: object) -> None:

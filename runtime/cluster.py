@@ -4,24 +4,22 @@ An owner registers, watches the ring, brings its slots to where the ring wants t
 Whoever serves clients has a `Router`. A node that is both has both.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from runtime.links.handshake import SECRET_BYTES_MIN, HandshakeError
+from runtime.links.handshake import LINK_SECRET, SECRET_BYTES_MIN, HandshakeError
 from runtime.links.owner import OwnerLink
 from runtime.links.pool import Dial, Pool, dial_tcp
-from runtime.links.stream import LinkLostError, welcome
+from runtime.links.reports import LinkReports, peer_of
+from runtime.links.stream import LinkGarbledError, LinkLostError, welcome
 from runtime.member import Member
 from runtime.node import Node
 from runtime.ringwatch import POLL_SECONDS, RingWatch
 from runtime.router import Router
 from storage import Archive, Ring, StorageError
-
-LINK_SECRET = "link"  # noqa: S105 - its name
-"""What the archive calls the secret by which the nodes of a cluster know each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class ClusterOptions:
     listener: trio.abc.Listener[trio.abc.Stream] | None = None
     dial: Dial = dial_tcp
     link_failed: Callable[[str, Exception], None] = lambda _peer, _error: None
-    """Told of links that ended by more than a lost connection."""
+    """Told of links that were refused, or ended by more than a lost connection, and of who is at the other end."""
     taken_over: Callable[[str, int | Exception], None] = lambda _node_id, _outcome: None
     """Told of nodes that this one took over from, with how many slots they had, or why it could not."""
     waiting: Callable[[], None] = lambda: None
@@ -64,6 +62,7 @@ async def open_cluster(
     watch = RingWatch(archive, ring)
     durability = await trio.to_thread.run_sync(archive.read_level)
     member = None if node is None else Member(node, archive, watch, options.taken_over)
+    reports = LinkReports(options.link_failed)
     async with AsyncExitStack() as stack:
         nursery = await stack.enter_async_context(trio.open_nursery())
         pool = Pool(
@@ -72,7 +71,7 @@ async def open_cluster(
             slots=len(ring.owners),
             start_soon=nursery.start_soon,
             received=lambda: router.publish(),  # noqa: PLW0108 - made below
-            failed=options.link_failed,
+            reports=reports,
             dial=options.dial,
         )
         router = Router(
@@ -90,7 +89,7 @@ async def open_cluster(
         if member is not None and node is not None:
             nursery.start_soon(member.run)
             assert options.listener is not None
-            links = _Links(options, node, secret, len(ring.owners))
+            links = _Links(options.node_id, node, secret, len(ring.owners), reports)
             member.unconfirmed = links.drop
             await nursery.start(trio.serve_listeners, links.serve, [options.listener])
         try:
@@ -114,11 +113,14 @@ async def _find_ring(archive: Archive, waiting: Callable[[], None]) -> Ring:
 class _Links:
     """Answers the links of other nodes, and of this one to itself."""
 
-    def __init__(self, options: ClusterOptions, node: Node, secret: bytes, slots: int) -> None:
-        self._options = options
+    def __init__(
+        self, node_id: str, node: Node, secret: bytes, slots: int, reports: LinkReports
+    ) -> None:
+        self._node_id = node_id
         self._node = node
         self._secret = secret
         self._slots = slots
+        self._reports = reports
         self._serving: set[OwnerLink] = set()
 
     def drop(self) -> None:
@@ -128,26 +130,36 @@ class _Links:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end; only what the node itself cannot survive ends more than that."""
-        peer = "?"
+        peer = peer_of(stream)
         try:
-            link, greeting = await welcome(
-                stream, self._secret, self._options.node_id, self._node.epoch, self._slots
+            link, _ = await welcome(
+                stream, self._secret, self._node_id, self._node.epoch, self._slots
             )
-            peer = greeting.node_id
             owner_link = OwnerLink(self._node, link)
             self._serving.add(owner_link)
             try:
                 await owner_link.serve()
             finally:
                 self._serving.discard(owner_link)
+        except HandshakeError as error:
+            self._reports.refused(peer, error)
         except LinkLostError:
             return
-        except HandshakeError as error:
-            self._options.link_failed(peer, error)
         except BaseExceptionGroup as group:
-            rest = group.split(LinkLostError)[1]
+            lost, rest = group.split(LinkLostError)
+            for cause in _leaves(lost):
+                if isinstance(cause, LinkGarbledError):
+                    self._reports.refused(peer, cause)
             if rest is None:
                 return
             if rest.split(Exception)[1] is not None or rest.split(StorageError)[0] is not None:
                 raise
-            self._options.link_failed(peer, rest)  # type: ignore[arg-type]
+            self._reports.failed(peer, rest)  # type: ignore[arg-type]
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from _leaves(part)
+    elif error is not None:
+        yield error

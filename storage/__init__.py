@@ -27,6 +27,7 @@ from storage.errors import (
     LogQueueFullError,
     NodeReturnedError,
     RingChangedError,
+    RingSizeError,
     StorageError,
     StorageFullError,
 )
@@ -124,6 +125,7 @@ __all__ = [
     "Ring",
     "RingChange",
     "RingChangedError",
+    "RingSizeError",
     "SessionRecord",
     "SessionSnapshot",
     "StorageError",

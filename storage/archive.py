@@ -70,6 +70,7 @@ class Archive:
 
         Raises:
             DurabilityMismatchError: the cluster runs at another level.
+            RingSizeError: its ring has another number of slots than `place` says.
             ArchiveOwnedError: another node owns the archive, and was not retired.
             ArchiveUnavailableError: the database does not answer.
         """

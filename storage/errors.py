@@ -19,6 +19,7 @@
     ├── CursorMismatchError      the flush cursor is not where it was left
     ├── NodeReturnedError        a node that was to be taken over has begun again
     ├── RingChangedError         the ring is not at the version that a change was worked out from
+    ├── RingSizeError            the ring has another number of slots than this node was started with
     └── FencedError              this epoch is over: a later one began, or the node was retired
 """
 
@@ -224,6 +225,18 @@ class NodeReturnedError(StorageError):
         super().__init__(f"node {node_id} is not sealed at epoch {epoch}: it has begun again")
         self.node_id = node_id
         self.epoch = epoch
+
+
+class RingSizeError(StorageError):
+    """The cluster was made with another number of slots: this node would look for sessions elsewhere."""
+
+    code = "ring_size"
+    hint = "the number of slots is fixed when a cluster is made; check that --archive names the right one"
+
+    def __init__(self, found: int, wanted: int) -> None:
+        super().__init__(f"the ring has {found} slots, this node was started for {wanted}")
+        self.found = found
+        self.wanted = wanted
 
 
 class FencedError(StorageError):

@@ -19,8 +19,9 @@ from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, TextClause, insert, select, text, update
+from sqlalchemy.sql.functions import count
 
-from storage.errors import CursorMismatchError, RingChangedError
+from storage.errors import CursorMismatchError, RingChangedError, RingSizeError
 from storage.ownership import check_epoch, read_ownership
 from storage.schema import cluster, nodes, owner_epochs, ring_changes, slots
 
@@ -77,8 +78,9 @@ _RETARGET = """
 class Place(msgspec.Struct, frozen=True):
     """How a node takes part in a ring: where links to it end, and what share it should have at first.
 
-    `slots` is the size of the ring that the first node of a cluster makes. `patience_ms` is for how long its beat
-    must stand still before others take it over by themselves; 0: never.
+    `slots` is the size of the ring that the first node of a cluster makes, and that all others must know it by:
+    another size would put sessions elsewhere. `patience_ms` is for how long its beat must stand still before others
+    take it over by themselves; 0: never.
     """
 
     address: str
@@ -161,12 +163,19 @@ class Membership:
         self._retarget = prepare(_RETARGET)
 
     def register(self, connection: Connection, node_id: str, place: Place) -> None:
-        """Note that a node has started. The first of all brings the slots with it."""
+        """Note that a node has started. The first of all brings the slots with it.
+
+        Raises:
+            RingSizeError: there are more of them, or fewer, than this node was started with.
+        """
         connection.execute(_FIRST_VERSION)
         # Whoever registers at the same time waits here, and sees what this one did.
         self._lock_version(connection)
-        if connection.scalar(select(slots.c.slot).limit(1)) is None:
+        found = connection.scalar(select(count()).select_from(slots)) or 0
+        if not found:
             connection.execute(self._first_slots, {"rows": _rows(range(place.slots))})
+        elif found != place.slots:
+            raise RingSizeError(found, place.slots)
         parameters = {
             "node_id": node_id,
             "address": place.address,

@@ -7,11 +7,14 @@ what both have said (HMAC-SHA256). So neither can be played back, and neither pr
     owner → edge    Welcome(version, node, epoch, slots, nonce, proof)
     edge  → owner   Proof(proof)
 
-Each side hangs up on a proof that is wrong, having said so.
+A side that does not want the other says why, by a `Refusal` in place of what would come next, and hangs up: so both
+know, and both can tell their operators. The tag and version of a greeting, and a `Refusal`, keep their shape in every
+version; of the rest nothing is read that another version has said.
 """
 
 import hashlib
 import hmac
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,8 +26,57 @@ SECRET_BYTES_MIN = 32
 """A secret that is shorter than a hash may be guessed."""
 
 
+LINK_SECRET = "link"  # noqa: S105 - its name
+"""What the archive calls the secret by which the nodes of a cluster know each other."""
+
+
+class Kind(NamedTuple):
+    """A kind of refusal: what clients are told of an owner that it concerns, and what an operator should do."""
+
+    told: str
+    hint: str
+
+
+KINDS = {
+    "link_version": Kind(
+        "it runs another version of Ringlog",
+        "install the same version on all nodes of the cluster: upgrade the older of the two",
+    ),
+    "link_slots": Kind(
+        "its ring has another size",
+        "a ring's size is fixed when its cluster is made, so the two use two archives: compare their --archive",
+    ),
+    "link_secret": Kind(
+        "it is not of this cluster",
+        "nodes of one cluster have its secret from their one archive: compare their --archive; "
+        "and start again what runs since before the archive was replaced",
+    ),
+    "link_node": Kind(
+        "another node has its address",
+        "no two nodes may have one --link address: compare with `ringlog ring show`; start the missing one",
+    ),
+    "link_protocol": Kind(
+        "what answers at its address is no owner",
+        "what is at the other end is no Ringlog node: look at what listens on, or connects to, the --link address",
+    ),
+    "link_timeout": Kind(
+        "it does not answer",
+        "look whether the other process hangs, and whether what lies between the two passes data on",
+    ),
+    "link_refused": Kind("it refused this node", "look at the other node's log"),
+}
+"""By code."""
+
+
 class HandshakeError(Exception):
-    """The other side is not of this cluster, or speaks another version."""
+    """The other side is not of this cluster, or cannot be understood; or that is what it says of this one."""
+
+    def __init__(self, code: str, reason: str, *, was_told: bool = False) -> None:
+        super().__init__(reason)
+        self.code = code if code in KINDS else "link_refused"
+        self.told, self.hint = KINDS[self.code]
+        self.was_told = was_told
+        """Whether it was the other side that refused, and so knows."""
 
 
 class Greeting(msgspec.Struct, array_like=True, tag="ringlog"):
@@ -54,9 +106,10 @@ class Proof(msgspec.Struct, array_like=True, tag="proof"):
 
 
 class Refusal(msgspec.Struct, array_like=True, tag="refusal"):
-    """Why an owner hangs up."""
+    """Why the other side hangs up. What it says is not proved: show it to nobody but operators."""
 
     reason: str
+    code: str = ""
 
 
 def prove(secret: bytes, side: str, greeting: Greeting, welcome: Welcome) -> bytes:
@@ -76,39 +129,51 @@ def prove(secret: bytes, side: str, greeting: Greeting, welcome: Welcome) -> byt
     return hmac.digest(secret, msgspec.msgpack.encode(said), hashlib.sha256)
 
 
-def check_greeting(greeting: Greeting, slots: int) -> None:
-    """Refuse an edge that could not be understood.
+def read_greeting(frame: bytes, slots: int) -> Greeting:
+    """Return what an edge says first; refuse one that could not be understood.
 
     Raises:
         HandshakeError: Says why.
+        msgspec.DecodeError: It is no greeting.
     """
-    if greeting.version != PROTOCOL_VERSION:
-        raise HandshakeError(
-            f"it speaks version {greeting.version} of the link protocol, this node {PROTOCOL_VERSION}"
-        )
-    if greeting.slots != slots:
-        raise HandshakeError(f"its ring has {greeting.slots} slots, this node's {slots}")
-    if len(greeting.nonce) != NONCE_BYTES:
-        raise HandshakeError("its nonce has the wrong length")
+    _check_version("edge", msgspec.msgpack.decode(frame, type=_GreetingStart).version)
+    greeting = msgspec.msgpack.decode(frame, type=Greeting)
+    _check_slots(greeting.slots, slots)
+    _check_nonce(greeting.nonce)
+    return greeting
 
 
-def check_welcome(secret: bytes, greeting: Greeting, welcome: Welcome, owner: str) -> None:
-    """Refuse an owner that is another, does not know the secret, or could not be understood.
+def read_welcome(frame: bytes, secret: bytes, greeting: Greeting, owner: str) -> Welcome:
+    """Return what an owner answers; refuse one that is another, does not know the secret, or is not understood.
 
     Raises:
-        HandshakeError: Says why.
+        HandshakeError: Says why; or why the owner refused.
+        msgspec.DecodeError: It is no answer.
     """
-    if welcome.version != PROTOCOL_VERSION:
-        raise HandshakeError(
-            f"it speaks version {welcome.version} of the link protocol, this node {PROTOCOL_VERSION}"
-        )
-    if welcome.slots != greeting.slots:
-        raise HandshakeError(f"its ring has {welcome.slots} slots, this node's {greeting.slots}")
-    if len(welcome.nonce) != NONCE_BYTES:
-        raise HandshakeError("its nonce has the wrong length")
+    start = msgspec.msgpack.decode(frame, type=_WelcomeStart | Refusal)
+    if isinstance(start, Refusal):
+        raise _as_told("owner", start)
+    _check_version("owner", start.version)
+    welcome = msgspec.msgpack.decode(frame, type=Welcome)
+    _check_slots(greeting.slots, welcome.slots)
+    _check_nonce(welcome.nonce)
     check_proof(secret, "owner", greeting, welcome, welcome.proof)
     if welcome.node_id != owner:
-        raise HandshakeError(f"it is node {welcome.node_id}, not {owner}")
+        raise HandshakeError("link_node", f"node {welcome.node_id} answers, not {owner}")
+    return welcome
+
+
+def read_proof(frame: bytes, secret: bytes, greeting: Greeting, welcome: Welcome) -> None:
+    """Refuse an edge that does not know the secret.
+
+    Raises:
+        HandshakeError: Says why; or why the edge refused.
+        msgspec.DecodeError: It is neither.
+    """
+    said = msgspec.msgpack.decode(frame, type=Proof | Refusal)
+    if isinstance(said, Refusal):
+        raise _as_told("edge", said)
+    check_proof(secret, "edge", greeting, welcome, said.proof)
 
 
 def check_proof(
@@ -120,4 +185,35 @@ def check_proof(
         HandshakeError: Says so.
     """
     if not hmac.compare_digest(prove(secret, side, greeting, welcome), proof):
-        raise HandshakeError("it does not know this cluster's secret")
+        raise HandshakeError("link_secret", f"the {side} does not know this cluster's secret")
+
+
+class _GreetingStart(msgspec.Struct, array_like=True, tag="ringlog"):
+    version: int
+
+
+class _WelcomeStart(msgspec.Struct, array_like=True, tag="welcome"):
+    version: int
+
+
+def _check_version(side: str, version: int) -> None:
+    if version != PROTOCOL_VERSION:
+        raise HandshakeError(
+            "link_version",
+            f"the {side} speaks version {version} of the link protocol, this node {PROTOCOL_VERSION}",
+        )
+
+
+def _check_slots(edge: int, owner: int) -> None:
+    if edge != owner:
+        raise HandshakeError("link_slots", f"the edge's ring has {edge} slots, the owner's {owner}")
+
+
+def _as_told(side: str, refusal: Refusal) -> HandshakeError:
+    reason = f"the {side} refused this node: {refusal.reason}"
+    return HandshakeError(refusal.code, reason, was_told=True)
+
+
+def _check_nonce(nonce: bytes) -> None:
+    if len(nonce) != NONCE_BYTES:
+        raise HandshakeError("link_protocol", f"a nonce of {len(nonce)} bytes")

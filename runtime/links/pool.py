@@ -22,7 +22,8 @@ from runtime.links.messages import (
 )
 from runtime.links.refusals import error_of
 from runtime.links.remote import REQUEST_SECONDS, RemoteSession
-from runtime.links.stream import LinkLostError, LinkStream, greet
+from runtime.links.reports import LinkReports
+from runtime.links.stream import LinkGarbledError, LinkLostError, LinkStream, greet
 
 CONNECT_SECONDS = 2.0
 """A node that does not even accept for so long is taken for gone."""
@@ -139,17 +140,17 @@ class Pool:
         slots: int,
         start_soon: Callable[[Callable[[], Awaitable[None]]], None],
         received: Callable[[], None],
-        failed: Callable[[str, Exception], None],
+        reports: LinkReports,
         dial: Dial = dial_tcp,
     ) -> None:
         self.last_errors: dict[str, str] = {}
-        """Why an owner cannot be reached, by its id."""
+        """Why an owner cannot be reached, by its id, in words that clients may see."""
         self._secret = secret
         self._node_id = node_id
         self._slots = slots
         self._start_soon = start_soon
         self._received = received
-        self._failed = failed
+        self._reports = reports
         self._dial = dial
         self._connections: dict[str, OwnerConnection] = {}
         self._dialling: dict[str, trio.Event] = {}
@@ -185,7 +186,11 @@ class Pool:
             connection.scope.cancel()
 
     async def _run(self, node_id: str, address: str, dialling: trio.Event) -> None:
-        """Dial an owner and serve the link to its end, whatever that is."""
+        """Dial an owner and serve the link to its end, whatever that is.
+
+        What an operator must see to is told with the address; clients are told nothing of where anything is.
+        """
+        peer = f"{node_id} at {address}"
 
         def dialled() -> None:
             # Once: by then another may be dialling.
@@ -199,12 +204,20 @@ class Pool:
                 link = await greet(stream, self._secret, self._node_id, self._slots, node_id)
                 await self._serve(node_id, link, dialled)
         except trio.TooSlowError:
-            self.last_errors[node_id] = f"{address}: it does not answer"
-        except (OSError, LinkLostError, HandshakeError) as error:
-            self.last_errors[node_id] = f"{address}: {error}"
+            self.last_errors[node_id] = "it does not answer"
+        except OSError:
+            self.last_errors[node_id] = "nothing accepts connections at its address"
+        except HandshakeError as error:
+            self.last_errors[node_id] = error.told
+            self._reports.refused(peer, error)
+        except LinkGarbledError as error:
+            self.last_errors[node_id] = "what it says makes no sense"
+            self._reports.refused(peer, error)
+        except LinkLostError as error:
+            self.last_errors[node_id] = str(error)
         except Exception as error:  # noqa: BLE001 - a bug that one link meets ends no other
-            self.last_errors[node_id] = f"{address}: {error!r}"
-            self._failed(node_id, error)
+            self.last_errors[node_id] = "the link failed"
+            self._reports.failed(peer, error)
         finally:
             dialled()
 

@@ -84,6 +84,8 @@ class RemoteSession:
         self._placing = False
         self._pause = 0.0
         """Before a channel is looked for: nothing at first, and more each time that one ends soon."""
+        self._trouble = ""
+        """Why its owner could not be reached, when that was last tried."""
         self._head_seq = 0
         """The highest seq that the owner has told of."""
         self._numbers = count(1)
@@ -166,7 +168,8 @@ class RemoteSession:
             raise self._unreachable()
 
     def _unreachable(self) -> OwnerUnavailableError:
-        return OwnerUnavailableError(f"the owner of {self.session_id} does not answer")
+        why = f": {self._trouble}" if self._trouble else ""
+        return OwnerUnavailableError(f"the owner of {self.session_id} does not answer{why}")
 
     def append(
         self,
@@ -284,8 +287,10 @@ class RemoteSession:
                 self._pause = min(max(2 * self._pause, shortest), longest)
                 try:
                     channels = await self._around.find_owner(self.workspace, self.session_id)
-                except SessionError:
+                except SessionError as error:
+                    self._trouble = str(error)
                     continue
+                self._trouble = ""
                 self._open_channel(channels)
                 return
         finally:
@@ -330,7 +335,7 @@ class RemoteSession:
             if pending.sent:
                 error = OutcomeUnknownError(f"the owner of {self.session_id} has not answered")
             else:
-                error = OwnerUnavailableError(f"the owner of {self.session_id} cannot be reached")
+                error = self._unreachable()
             pending.reply.refused(pending.ref, error)
 
     def _request(self, message: OnChannel, reply: Any, ref: Any, size: int) -> Pending:

@@ -7,7 +7,7 @@ sockets has read.
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,10 +22,10 @@ from runtime.links.handshake import (
     Proof,
     Refusal,
     Welcome,
-    check_greeting,
-    check_proof,
-    check_welcome,
     prove,
+    read_greeting,
+    read_proof,
+    read_welcome,
 )
 from runtime.links.messages import PIECE_BYTES, Beat, FrameBuffer, FrameError
 
@@ -41,6 +41,9 @@ SILENT_SECONDS = 4.0
 
 HANDSHAKE_SECONDS = 5.0
 
+REFUSAL_SECONDS = 1.0
+"""How long is tried to tell the other side why it was refused."""
+
 HANDSHAKE_BYTES_MAX = 1_024
 
 BUFFERED_BYTES_MAX = 8 * 2**20
@@ -49,6 +52,13 @@ BUFFERED_BYTES_MAX = 8 * 2**20
 
 class LinkLostError(Exception):
     """The connection broke, was given up, or never came about."""
+
+
+class LinkGarbledError(LinkLostError):
+    """What came from a node that knows the secret made no sense: it, or what lies between, is broken."""
+
+    code = "link_garbled"
+    hint = "look at the versions of both nodes, and at what lies between them; then report it"
 
 
 _ENDS = (
@@ -113,7 +123,7 @@ class LinkStream:
             lost, rest = group.split(_ENDS)
             if lost is None or rest is not None:
                 raise
-            raise LinkLostError(_reason(lost)) from group
+            raise _named_loss(lost) from group
         finally:
             self.close()
 
@@ -128,6 +138,10 @@ class LinkStream:
         self, decode: Callable[[bytes], Sequence[T]], receive: Callable[[Sequence[T]], None]
     ) -> None:
         while True:
+            # Before the first read: the handshake may have read more than was its own.
+            while (frame := self._buffer.take()) is not None:
+                receive(decode(frame))
+            self.on_received()
             data: bytes | bytearray = b""
             with trio.move_on_after(SILENT_SECONDS) as patience:
                 data = await self._stream.receive_some(READ_BYTES)
@@ -136,9 +150,6 @@ class LinkStream:
             if not data:
                 raise LinkLostError("the other side hung up")
             self._buffer.feed(data)
-            while (frame := self._buffer.take()) is not None:
-                receive(decode(frame))
-            self.on_received()
 
     async def _write(self) -> None:
         while True:
@@ -177,18 +188,20 @@ async def greet(
 
     Raises:
         HandshakeError: The other side is not that node of this cluster, or does not want this edge.
-        LinkLostError: It hung up, or took too long.
+        LinkLostError: It hung up.
     """
     buffer = FrameBuffer()
     greeting = Greeting(PROTOCOL_VERSION, node_id, slots, secrets.token_bytes(NONCE_BYTES))
-    with _named():
-        await stream.send_all(messages.encode(greeting))
-        answer = await _receive(stream, buffer, Welcome | Refusal)
-        if isinstance(answer, Refusal):
-            raise HandshakeError(f"it refused this node: {answer.reason}")
-        check_welcome(secret, greeting, answer, owner)
-        await stream.send_all(messages.encode(Proof(prove(secret, "edge", greeting, answer))))
-    return LinkStream(stream, buffer)
+    try:
+        with _named("owner"):
+            await stream.send_all(messages.encode(greeting))
+            answer = read_welcome(await _receive(stream, buffer), secret, greeting, owner)
+            await stream.send_all(messages.encode(Proof(prove(secret, "edge", greeting, answer))))
+            return LinkStream(stream, buffer)
+    except HandshakeError as error:
+        refused = error
+    await _say_why(stream, refused)
+    raise refused
 
 
 async def welcome(
@@ -198,56 +211,60 @@ async def welcome(
 
     Raises:
         HandshakeError: The other side is not an edge of this cluster.
-        LinkLostError: It hung up, or took too long.
+        LinkLostError: It hung up.
     """
     buffer = FrameBuffer()
-    refusal: HandshakeError | None = None
-    with _named():
-        greeting: Greeting = await _receive(stream, buffer, Greeting)
-        try:
-            check_greeting(greeting, slots)
+    try:
+        with _named("edge"):
+            greeting = read_greeting(await _receive(stream, buffer), slots)
             nonce = secrets.token_bytes(NONCE_BYTES)
             answer = Welcome(PROTOCOL_VERSION, node_id, epoch, slots, nonce, b"")
             answer.proof = prove(secret, "owner", greeting, answer)
             await stream.send_all(messages.encode(answer))
-            proof = await _receive(stream, buffer, Proof)
-            check_proof(secret, "edge", greeting, answer, proof.proof)
-        except HandshakeError as error:
-            refusal = error
-        if refusal is not None:
-            await stream.send_all(messages.encode(Refusal(str(refusal))))
-            raise refusal
-    return LinkStream(stream, buffer), greeting
+            read_proof(await _receive(stream, buffer), secret, greeting, answer)
+            return LinkStream(stream, buffer), greeting
+    except HandshakeError as error:
+        refused = error
+    await _say_why(stream, refused)
+    raise refused
 
 
-async def _receive(stream: trio.abc.Stream, buffer: FrameBuffer, kind: Any) -> Any:
+async def _receive(stream: trio.abc.Stream, buffer: FrameBuffer) -> bytes:
     while (frame := buffer.take(HANDSHAKE_BYTES_MAX)) is None:
         data = await stream.receive_some(HANDSHAKE_BYTES_MAX)
         if not data:
             raise LinkLostError("the other side hung up")
         buffer.feed(data)
-    return msgspec.msgpack.decode(frame, type=kind)
+    return frame
 
 
-def _reason(error: BaseException) -> str:
+def _named_loss(error: BaseException) -> LinkLostError:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, LinkLostError):
-        return str(error)
+        return error
     if isinstance(error, (FrameError, msgspec.DecodeError)):
-        return f"what came is no frame: {error}"
-    return "the connection broke"
+        return LinkGarbledError(f"what came is no frame: {error}")
+    return LinkLostError("the connection broke")
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """Bound a handshake, and name what a connection that ends too early, or says something else, comes to."""
+def _named(other: str) -> Iterator[None]:
+    """Bound a handshake with an `other`, and name what a connection that ends too early, or says something else, comes to."""
     try:
         with trio.fail_after(HANDSHAKE_SECONDS):
             yield
     except trio.TooSlowError as error:
-        raise LinkLostError(f"no handshake within {HANDSHAKE_SECONDS:.0f} seconds") from error
-    except trio.BrokenResourceError as error:
+        reason = f"the {other} did not finish the handshake in {HANDSHAKE_SECONDS:g} s"
+        raise HandshakeError("link_timeout", reason) from error
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
         raise LinkLostError("the connection broke") from error
     except (FrameError, msgspec.DecodeError) as error:
-        raise HandshakeError("it does not speak the link protocol") from error
+        raise HandshakeError("link_protocol", f"what came is no handshake: {error}") from error
+
+
+async def _say_why(stream: trio.abc.Stream, error: HandshakeError) -> None:
+    """Tell the other side why this one hangs up, unless it knows."""
+    if not error.was_told:
+        with trio.move_on_after(REFUSAL_SECONDS), suppress(trio.BrokenResourceError):
+            await stream.send_all(messages.encode(Refusal(str(error), error.code)))

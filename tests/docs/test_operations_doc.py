@@ -8,6 +8,8 @@ from edge.cli.failure import ExitCode
 from edge.config import ClientConfig, Config, options
 from edge.limits import RESERVED_DESCRIPTORS
 from edge.metrics import SERIES, HistogramSeries
+from runtime.links.handshake import KINDS
+from runtime.links.stream import LinkGarbledError
 from storage.errors import StorageError
 from tests.docs.markdown import plain, read_page, spans, table, tables
 from tests.edge.test_errors import STARTUP_CODES
@@ -75,6 +77,13 @@ def test_every_error_of_storage_says_what_to_do() -> None:
     assert documented == codes_below(StorageError) - {"storage_error"}
     assert all(row["what to do"] for row in rows)
     assert documented >= STARTUP_CODES - {"storage_error", "session_error"}
+
+
+def test_every_reason_to_refuse_a_link_says_what_to_do() -> None:
+    rows = table(PAGE, "Links that are refused", "code").rows
+
+    assert {plain(row["code"]) for row in rows} == {*KINDS, LinkGarbledError.code}
+    assert all(row["what to do"] for row in rows)
 
 
 def test_commands_that_hints_name_are_described() -> None:

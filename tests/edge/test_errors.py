@@ -30,6 +30,7 @@ STARTUP_CODES = {
     "durability_mismatch",
     # Between owners.
     "node_returned",
+    "ring_size",
     # Of `ringlog ring` alone.
     "ring_changed",
 }

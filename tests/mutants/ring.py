@@ -6,6 +6,7 @@ MEMBERSHIP = "tests/storage/test_membership.py::"
 CLUSTER = "tests/runtime/test_cluster.py::"
 REMOTE = "tests/runtime/links/test_remote.py::"
 HANDSHAKE = "tests/runtime/links/test_handshake.py::"
+REFUSED = "tests/runtime/links/test_refused_links.py::"
 
 RING_MUTANTS = (
     mutant(
@@ -167,5 +168,51 @@ RING_MUTANTS = (
         "        side,\n        greeting.version,\n",
         "        greeting.version,\n",
         HANDSHAKE + "test_an_owners_own_proof_does_not_open_it",
+    ),
+    mutant(
+        "who hangs up does not say why",
+        "runtime/links/stream.py",
+        "            await stream.send_all(messages.encode(Refusal(str(error), error.code)))\n",
+        "            pass\n",
+        HANDSHAKE + "test_an_owner_with_another_secret_is_not_believed",
+        REFUSED + "test_an_edge_that_cannot_be_understood_is_told_why",
+    ),
+    mutant(
+        "an edge of a ring of another size is let in",
+        "runtime/links/handshake.py",
+        "    _check_slots(greeting.slots, slots)\n",
+        "",
+        REFUSED + "test_an_edge_that_cannot_be_understood_is_told_why",
+    ),
+    mutant(
+        "another node at an owner's address is taken for it",
+        "runtime/links/handshake.py",
+        "    if welcome.node_id != owner:\n",
+        "    if not owner:\n",
+        HANDSHAKE + "test_another_node_at_the_address_is_not_taken_for_the_owner",
+    ),
+    mutant(
+        "a handshake that never ends is waited for",
+        "runtime/links/stream.py",
+        "        with trio.fail_after(HANDSHAKE_SECONDS):\n",
+        "        with trio.fail_after(600):\n",
+        REFUSED + "test_what_is_no_handshake_ends_soon_and_nobody_else_notices",
+    ),
+    mutant(
+        "what came with the handshake waits for more",
+        "runtime/links/stream.py",
+        "            while (frame := self._buffer.take()) is not None:\n"
+        "                receive(decode(frame))\n"
+        "            self.on_received()\n"
+        '            data: bytes | bytearray = b""\n',
+        '            data: bytes | bytearray = b""\n',
+        HANDSHAKE + "test_what_comes_right_behind_a_handshake_is_taken_at_once",
+    ),
+    mutant(
+        "a node that knows the ring by another size starts",
+        "storage/membership.py",
+        "        elif found != place.slots:\n",
+        "        elif found < 0:\n",
+        MEMBERSHIP + "test_the_first_node_makes_the_ring_and_one_of_another_size_is_refused",
     ),
 )

@@ -45,9 +45,14 @@ async def open_member(
     patience_ms: int = 0,
     flush: FlushOptions = DEFAULT_FLUSH,
     directory: Directory | None = None,
+    told: list[tuple[str, Exception]] | None = None,
 ) -> AsyncIterator[Member]:
-    """Run an owner that serves clients too; its log is in `directory`, if there is one."""
-    failures: list[Exception] = []
+    """Run an owner that serves clients too; its log is in `directory`, if there is one.
+
+    No link may fail, unless what its operator is told of them is gathered in `told`.
+    """
+    failures: list[tuple[str, Exception]] = []
+    gathered = failures if told is None else told
     [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     place = Place(f"127.0.0.1:{listener.socket.getsockname()[1]}", weight, slots, patience_ms)
     node_options = NodeOptions(
@@ -57,7 +62,7 @@ async def open_member(
         options = ClusterOptions(
             node_id=node.flusher.node_id,
             listener=listener,
-            link_failed=lambda _, error: failures.append(error),
+            link_failed=lambda peer, error: gathered.append((peer, error)),
         )
         async with open_cluster(options, archive, node) as cluster:
             yield Member(cluster, node)

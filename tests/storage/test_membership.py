@@ -15,6 +15,7 @@ from storage import (
     PlannedChange,
     Ring,
     RingChangedError,
+    RingSizeError,
     open_archive,
 )
 from tests.storage.archive_records import message
@@ -35,7 +36,7 @@ def target(archive: Archive, *targets: str) -> int:
     )
 
 
-def test_the_first_node_makes_the_ring_and_no_later_one_changes_its_size(archive: Archive) -> None:
+def test_the_first_node_makes_the_ring_and_one_of_another_size_is_refused(archive: Archive) -> None:
     assert archive.read_ring() == Ring(0, (), (), ())
     start(archive, A)
     ring = archive.read_ring()
@@ -43,8 +44,14 @@ def test_the_first_node_makes_the_ring_and_no_later_one_changes_its_size(archive
     [node] = ring.nodes
     assert (node.node_id, node.state, node.weight, node.epoch) == (A, JOINING, 1, 1)
     assert not node.sealed
-    start(archive, B, slots=8)
-    assert len(archive.read_ring().owners) == 4
+    # Also where it was let in before: its epoch is not ended by what may not start.
+    for name in (B, A):
+        with pytest.raises(RingSizeError, match="has 4 slots, this node was started for 8"):
+            start(archive, name, slots=8)
+    after = archive.read_ring()
+    assert (after.version, len(after.owners)) == (ring.version, 4)
+    assert [each.epoch for each in after.nodes] == [1]
+    archive.beat(A, 1)
 
 
 def test_a_node_that_starts_again_keeps_its_state_and_its_slots(archive: Archive) -> None:

@@ -4,9 +4,9 @@ import trio
 import trio.testing
 
 from runtime.links import messages
-from runtime.links.handshake import Greeting, HandshakeError, Proof, Welcome, prove
-from runtime.links.messages import FrameBuffer
-from runtime.links.stream import LinkLostError, LinkStream, greet, welcome
+from runtime.links.handshake import Greeting, HandshakeError, Proof, Refusal, Welcome, prove
+from runtime.links.messages import Close, FrameBuffer
+from runtime.links.stream import REFUSAL_SECONDS, LinkLostError, LinkStream, greet, welcome
 
 SECRET = b"s" * 32
 SLOTS = 16
@@ -54,21 +54,26 @@ async def test_nodes_of_one_cluster_know_each_other() -> None:
 async def test_an_owner_with_another_secret_is_not_believed() -> None:
     edge, owner = await meet(owner_secret=b"o" * 32)
     assert isinstance(edge, HandshakeError)
-    assert "secret" in str(edge)
-    assert isinstance(owner, LinkLostError)
+    assert isinstance(owner, HandshakeError)
+    assert edge.code == owner.code == "link_secret"
+    assert "the owner does not know this cluster's secret" in str(owner)
 
 
 async def test_another_node_at_the_address_is_not_taken_for_the_owner() -> None:
-    edge, _ = await meet(owner="another")
+    edge, owner = await meet(owner="another")
     assert isinstance(edge, HandshakeError)
-    assert "it is node owner" in str(edge)
+    assert isinstance(owner, HandshakeError)
+    assert edge.code == owner.code == "link_node"
+    assert "node owner answers, not another" in str(edge)
 
 
 async def test_another_size_of_ring_is_refused_and_both_are_told() -> None:
     edge, owner = await meet(edge_slots=SLOTS + 1)
     assert isinstance(edge, HandshakeError)
     assert isinstance(owner, HandshakeError)
-    assert "17 slots" in str(edge)
+    assert edge.code == owner.code == "link_slots"
+    assert "the edge's ring has 17 slots, the owner's 16" in str(edge)
+    assert str(owner) in str(edge)
 
 
 async def speak(stream: trio.abc.Stream, what: object) -> None:
@@ -138,5 +143,67 @@ async def test_who_speaks_something_else_is_refused(garbage: bytes) -> None:
 
 async def test_who_says_nothing_is_not_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     _, theirs = trio.testing.memory_stream_pair()
-    with pytest.raises(LinkLostError, match="no handshake"):
+    with pytest.raises(HandshakeError, match="did not finish the handshake in 5 s"):
         await welcome(theirs, SECRET, "owner", 3, SLOTS)
+
+
+async def test_who_does_not_read_why_it_was_refused_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, b"\xff" * 64)
+        with pytest.raises(HandshakeError):
+            await welcome(theirs, SECRET, "owner", 3, SLOTS)
+    assert trio.current_time() - began == pytest.approx(REFUSAL_SECONDS)
+
+
+@pytest.mark.parametrize("answer", [Greeting(2, "new", 9, b""), Welcome(2, "", 0, 0, b"", b"")])
+async def test_a_newer_version_is_told_apart_from_what_is_no_node(answer: object) -> None:
+    """Nothing but the tag and the version of what it says need be understood."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    fields = msgspec.msgpack.decode(messages.encode(answer)[4:])  # type: ignore[arg-type]
+    fields[2:] = [{"another": "shape"}]
+    frame = msgspec.msgpack.encode(fields)
+    await ours.send_all(len(frame).to_bytes(4, "little") + frame)
+    with pytest.raises(HandshakeError, match=r"speaks version 2 .* this node 1") as refused:
+        if isinstance(answer, Greeting):
+            await welcome(theirs, SECRET, "owner", 3, SLOTS)
+        else:
+            await greet(theirs, SECRET, "edge", SLOTS, "owner")
+    assert refused.value.code == "link_version"
+
+
+async def test_a_reason_that_only_a_newer_version_knows_is_passed_on() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    await speak(ours, Refusal("the moon is full", "link_moon"))
+    with pytest.raises(HandshakeError, match="the owner refused this node: the moon") as refused:
+        await greet(theirs, SECRET, "edge", SLOTS, "owner")
+    assert refused.value.code == "link_refused"
+    assert refused.value.hint
+
+
+async def test_what_comes_right_behind_a_handshake_is_taken_at_once() -> None:
+    """One read may bring both; nothing else need come for the second to be looked at."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    got: list[object] = []
+    owners: list[LinkStream] = []
+
+    async def be_owner() -> None:
+        link, _ = await welcome(theirs, SECRET, "owner", 3, SLOTS)
+        owners.append(link)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_owner)
+        greeting = Greeting(1, "edge", SLOTS, b"n" * 32)
+        await speak(ours, greeting)
+        heard = await hear(ours, Welcome)
+        assert isinstance(heard, Welcome)
+        proof = messages.encode(Proof(prove(SECRET, "edge", greeting, heard)))
+        await ours.send_all(proof + messages.encode([Close(1)]))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(owners[0].run, messages.decode_from_edge, got.extend)
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [Close(1)]
+        nursery.cancel_scope.cancel()
