@@ -1,6 +1,7 @@
 """Opening a node: what happens between a data directory and the first request.
 
-Order of start: lock the data directory → take an epoch → recover the log → flush the survivors → serve.
+Order of start: lock the data directory → ask whether another process is this node → take an epoch → recover the log →
+flush the survivors → serve.
 So a node that is open has flushed every record that its log held.
 """
 
@@ -16,6 +17,7 @@ import trio
 from runtime.codec import decode_record
 from runtime.node import Node
 from runtime.nodeoptions import NodeOptions
+from runtime.twin import check_no_twin
 from storage import (
     REPLICATED,
     Archive,
@@ -47,13 +49,14 @@ async def open_node(
     in a worker thread, or where `flush_target` does them.
 
     Raises:
-        StorageError: the directory is locked, the log is damaged, the archive does not answer; out of
-            the block, if the log is poisoned or this node is fenced.
+        StorageError: the directory is locked, another process is this node, the log is damaged, the archive does
+            not answer; out of the block, if the log is poisoned or this node is fenced.
     """
     log_dir = options.data_dir / "log"
     opened = _lock_directory(log_dir) if directory is None else nullcontext(directory)
     async with opened as log_directory:
         node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
+        await check_no_twin(archive, node_id.hex, options.place)
         node = Node(options, archive)
         async with (
             _serve_log(node, log_directory, node_id, flush_target or FlushThread(archive)),

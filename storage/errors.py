@@ -10,6 +10,7 @@
     ├── StorageFullError         no room for an append now; resumes by itself
     ├── LogQueueFullError        too much waits for the disk; retry later
     ├── DirectoryLockedError     another process holds the data directory
+    ├── NodeRunningError         a process on another copy of the data directory is this node
     ├── ArchiveUnavailableError  no answer from the database; retry
     ├── ArchiveTooNewError       migrated by a later version
     ├── ArchiveConflictError     another row under the same key: stop and look
@@ -116,6 +117,18 @@ class DirectoryLockedError(StorageError):
         super().__init__(f"{path} is in use by {holder}")
         self.path = path
         self.holder = holder
+
+
+class NodeRunningError(StorageError):
+    """Another process serves as this node: one of the two has a copy of the other's data directory."""
+
+    code = "node_running"
+    hint = "stop that process first; to run a second node, start with an empty data directory: a copy is the same node"
+
+    def __init__(self, node_id: str, address: str) -> None:
+        super().__init__(f"another process serves as this node, {node_id}, at {address}")
+        self.node_id = node_id
+        self.address = address
 
 
 class ArchiveUnavailableError(StorageError):

@@ -1,6 +1,7 @@
 """Processes of a cluster: what they refuse, and what their operators read of it."""
 
 import json
+import shutil
 import signal
 import socket
 import threading
@@ -62,6 +63,26 @@ def test_a_link_that_is_refused_is_a_line_that_says_what_to_do(tmp_path: Path) -
     assert line["code"] == "link_protocol"
     assert "what came is no handshake" in line["reason"]
     assert "look at what listens on" in line["hint"]
+
+
+def test_a_copy_of_a_data_directory_ends_with_where_the_first_process_is(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/archive.db"
+    flags = ("--role=owner", "--link=127.0.0.1:0", f"--archive={url}")
+    with server_process(tmp_path / "data", *flags) as first:
+        first.wait_ready()
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+        archive = open_archive(url)
+        [node] = archive.read_ring().nodes
+        with server_process(tmp_path / "copy", *flags) as second:
+            assert second.wait() == 1
+            assert f"serves as this node, {node.node_id}, at {node.address}" in second.lines[-1]
+            assert "stop that process first" in second.lines[-1]
+        assert archive.read_ring().nodes[0].epoch == node.epoch
+        archive.close()
+        first.kill()
+    # What was killed is nobody's any more.
+    with server_process(tmp_path / "copy", *flags) as second:
+        second.wait_ready()
 
 
 def test_two_processes_never_have_one_data_directory(tmp_path: Path) -> None:

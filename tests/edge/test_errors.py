@@ -22,6 +22,7 @@ STARTUP_CODES = {
     "log_behind_cursor",
     "archive_behind_log",
     "directory_locked",
+    "node_running",
     "archive_too_new",
     "archive_settings",
     "archive_conflict",

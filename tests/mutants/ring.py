@@ -6,6 +6,7 @@ MEMBERSHIP = "tests/storage/test_membership.py::"
 CLUSTER = "tests/runtime/test_cluster.py::"
 REMOTE = "tests/runtime/links/test_remote.py::"
 HANDSHAKE = "tests/runtime/links/test_handshake.py::"
+TWIN = "tests/runtime/test_twin.py::"
 REFUSED = "tests/runtime/links/test_refused_links.py::"
 
 RING_MUTANTS = (
@@ -214,5 +215,20 @@ RING_MUTANTS = (
         "        elif found != place.slots:\n",
         "        elif found < 0:\n",
         MEMBERSHIP + "test_the_first_node_makes_the_ring_and_one_of_another_size_is_refused",
+    ),
+    mutant(
+        "a process on a copied data directory fences the one that runs",
+        "runtime/opening.py",
+        "        await check_no_twin(archive, node_id.hex, options.place)\n",
+        "",
+        TWIN + "test_a_copy_of_a_data_directory_does_not_start_while_the_first_runs",
+    ),
+    mutant(
+        "whoever has a node's last address is taken for it",
+        "runtime/twin.py",
+        "                await greet(stream, secret, node_id, slots, node_id)\n",
+        "",
+        TWIN + "test_a_node_starts_where_another_has_its_last_address_by_now",
+        TWIN + "test_nobody_who_answers_is_not_waited_for",
     ),
 )

@@ -97,7 +97,7 @@ async def open_lost_edge(archive: Archive, address: str) -> AsyncIterator[tuple[
     def tell(peer: str, error: Exception) -> None:
         told.append((peer, error))
 
-    options = ClusterOptions(durability="local", link_failed=tell)
+    options = ClusterOptions(link_failed=tell)
     async with open_cluster(options, archive, None) as cluster:
         yield cluster.router, f"{node_id} at {address}", told
 
