@@ -19,6 +19,16 @@ class PlanError(Exception):
     code = "ring_refused"
     hint = "look at `ringlog ring show`"
 
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint or self.hint
+
+
+class UnknownNodeError(PlanError):
+    """There is no such node in the ring."""
+
+    code = "node_not_found"
+
 
 def plan_join(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
     """Give a node that waits its share.
@@ -42,7 +52,7 @@ def plan_drain(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedCh
     if node.state != ACTIVE:
         raise PlanError(f"node {node_id} is {node.state}, not active")
     if [each.node_id for each in ring.nodes if each.state == ACTIVE] == [node_id]:
-        raise PlanError(f"node {node_id} is the last owner")
+        raise PlanError(f"node {node_id} is the last owner", "let another owner join first")
     return _plan(ring, "drain", node_id, {node_id: DRAINING}, {}, at_ms=at_ms, actor=actor)
 
 
@@ -124,6 +134,32 @@ def plan_weight(ring: Ring, node_id: str, weight: int, *, at_ms: int, actor: str
     return _plan(ring, "weight", node_id, {}, {node_id: weight}, at_ms=at_ms, actor=actor)
 
 
+def plan_remove(ring: Ring, node_id: str, *, at_ms: int, actor: str) -> PlannedChange:
+    """Take a node that has nothing out of the ring. One that is started again comes as a new one.
+
+    Raises:
+        PlanError: it is not there, owns or awaits something, or is the last one.
+    """
+    node = _node(ring, node_id)
+    if [each.node_id for each in ring.nodes if each.state == ACTIVE] == [node_id]:
+        raise PlanError(f"node {node_id} is the last owner", "let another owner join first")
+    if node.state == ACTIVE:
+        raise PlanError(
+            f"node {node_id} is active", f"drain it first: ringlog ring drain {node_id} --wait"
+        )
+    owned, meant = ring.owners.count(node_id), ring.targets.count(node_id)
+    if node.state == DRAINING or owned or meant:
+        raise PlanError(
+            f"node {node_id} is {node.state}: it owns {owned} slots, and {meant} are meant for it",
+            "wait until it has given up what it owns: ringlog ring wait",
+        )
+    if len(ring.nodes) == 1:
+        raise PlanError(f"node {node_id} is the last one", "let another owner join first")
+    return PlannedChange(
+        ring.version, at_ms, actor, "remove", node_id, removed=[(node_id, node.epoch)]
+    )
+
+
 def plan_rebalance(ring: Ring, *, at_ms: int, actor: str) -> PlannedChange:
     """Give every slot the target that it would have if the ring were made anew."""
     return _plan(ring, "rebalance", "", {}, {}, at_ms=at_ms, actor=actor)
@@ -195,5 +231,5 @@ def _plan(
 def _node(ring: Ring, node_id: str) -> NodeEntry:
     node = ring.node(node_id)
     if node is None:
-        raise PlanError(f"there is no node {node_id}")
+        raise UnknownNodeError(f"there is no node {node_id} in the ring")
     return node

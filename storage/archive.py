@@ -326,6 +326,12 @@ class Archive:
             )
         )
 
+    def list_session_keys(
+        self, after: SessionKey = ("", ""), limit: int = 5_000
+    ) -> list[SessionKey]:
+        """Return (workspace, session) of sessions that were not erased, ascending, beginning after `after`."""
+        return self._read(lambda connection: self._history.list_keys(connection, after, limit))
+
     # Keys and secrets
 
     def create_key(self, key: ApiKey) -> None:

@@ -56,6 +56,9 @@ class Dialect(Protocol):
     joined_slots_sql: str
     """Aggregates of rows of `slots`: their numbers, joined by commas."""
 
+    joined_sessions_sql: str
+    """Aggregates of rows (workspace, session): a line for each, the two names with a space between."""
+
     bytes_sql: str
     """A message's body as raw bytes."""
 

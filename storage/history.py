@@ -89,6 +89,14 @@ _EXISTING = """
     ) AS found ON true
 """
 
+_KEYS = """
+    SELECT {joined} FROM (
+        SELECT workspace, session FROM sessions
+        WHERE (workspace, session) > (:workspace, :session) AND state <> 'deleted'
+        ORDER BY workspace, session LIMIT :limit
+    ) AS page
+"""
+
 
 class SessionSnapshot(msgspec.Struct, frozen=True):
     """What the archive knows of a session.
@@ -116,6 +124,7 @@ class History:
             )
         )
         self._existing = text(_EXISTING.format(rows=dialect.rows_sql))
+        self._keys = text(_KEYS.format(joined=dialect.joined_sessions_sql))
         self._pages = {
             newest: text(
                 _PAGE.format(
@@ -194,6 +203,17 @@ class History:
         if found_cursor < cursor:
             raise CursorMismatchError(cursor, found_cursor)
         return {(row.workspace, row.session) for row in rows if row.session is not None}
+
+    def list_keys(self, connection: Connection, after: SessionKey, limit: int) -> list[SessionKey]:
+        """Return the names of sessions that were not erased, ascending, beginning after `after`."""
+        workspace, session = after
+        joined = connection.scalar(
+            self._keys, {"workspace": workspace, "session": session, "limit": limit}
+        )
+        # No name holds a space or a line feed.
+        names = [line.split(" ") for line in joined.split("\n")] if joined else []
+        # The order inside an aggregate is the database's own affair.
+        return sorted((workspace, session) for workspace, session in names)
 
     def read_messages(
         self,

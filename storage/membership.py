@@ -18,11 +18,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, TextClause, insert, select, text, update
+from sqlalchemy import Connection, TextClause, delete, insert, select, text, update
 from sqlalchemy.sql.functions import count
 
 from storage.errors import CursorMismatchError, RingChangedError, RingSizeError
-from storage.ownership import check_epoch, read_ownership
+from storage.ownership import check_epoch, read_ownership, seal_epoch
 from storage.schema import cluster, nodes, owner_epochs, ring_changes, slots
 
 RING_VERSION = "ring_version"
@@ -136,7 +136,8 @@ class RingChange(msgspec.Struct, frozen=True):
 class PlannedChange(msgspec.Struct, frozen=True):
     """A change that was worked out from the ring at `seen_version`, and is only good for that.
 
-    `states` and `weights` are by node; `targets` name slots whose target becomes another.
+    `states` and `weights` are by node; `targets` name slots whose target becomes another; `removed` names
+    nodes that own nothing, with their epochs, which are over then.
     """
 
     seen_version: int
@@ -147,6 +148,7 @@ class PlannedChange(msgspec.Struct, frozen=True):
     targets: Sequence[tuple[int, str]] = ()
     states: Sequence[tuple[str, str]] = ()
     weights: Sequence[tuple[str, int]] = ()
+    removed: Sequence[tuple[str, int]] = ()
 
 
 class Membership:
@@ -229,6 +231,10 @@ class Membership:
         for node_id, weight in change.weights:
             where = nodes.c.node_id == node_id
             connection.execute(update(nodes).where(where).values(weight=weight))
+        for node_id, epoch in change.removed:
+            connection.execute(delete(nodes).where(nodes.c.node_id == node_id))
+            # Else it would count as a node that nobody can reach, and no other could begin.
+            seal_epoch(connection, node_id, epoch)
         if change.targets:
             rows = msgspec.json.encode(list(change.targets)).decode()
             connection.execute(self._retarget, {"rows": rows})

@@ -180,6 +180,7 @@ class PostgresDialect:
         " string_agg(body, CAST('' AS bytea) ORDER BY seq)"
     )
     joined_slots_sql = "string_agg(CAST(slot AS text), ',')"
+    joined_sessions_sql = "string_agg(workspace || ' ' || session, chr(10))"
     bytes_sql = "convert_to(body, 'UTF8')"
 
     def __init__(self, url: str) -> None:

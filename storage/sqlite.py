@@ -79,6 +79,7 @@ class SqliteDialect:
     reads_sql = "json_group_object(r.user_id, r.seq)"
     page_sql = "group_concat(seq), group_concat(length(body)), CAST(group_concat(body, '') AS BLOB)"
     joined_slots_sql = "group_concat(slot)"
+    joined_sessions_sql = "group_concat(workspace || ' ' || session, char(10))"
     bytes_sql = "CAST(body AS BLOB)"
 
     def __init__(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from runtime import (
     plan_weight,
     planned_moves,
 )
-from runtime.planning import plan_drained, plan_leave
+from runtime.planning import UnknownNodeError, plan_drained, plan_leave, plan_remove
 from runtime.ring import assign
 from storage import ACTIVE, DRAINED, DRAINING, JOINING, NodeEntry, PlannedChange, Ring
 
@@ -127,3 +127,45 @@ def test_a_node_that_leaves_gives_what_it_has_to_those_that_live_and_moves_nothi
 def test_a_node_that_nobody_could_follow_does_not_leave() -> None:
     with pytest.raises(PlanError):
         plan_leave(ring(a=ACTIVE, b=ACTIVE), A, {A}, at_ms=0)
+
+
+@pytest.mark.parametrize("state", [DRAINED, JOINING])
+def test_a_node_that_has_nothing_is_removed_with_its_epoch_and_nothing_moves(state: str) -> None:
+    change = plan_remove(ring(a=ACTIVE, b=state), B, at_ms=5, actor="ops")
+    assert (change.action, change.node_id, change.seen_version) == ("remove", B, 7)
+    assert list(change.removed) == [(B, 1)]
+    assert not change.targets
+    assert not change.states
+
+
+@pytest.mark.parametrize(
+    ("node", "states", "message", "hint"),
+    [
+        (A, {"a": ACTIVE, "b": ACTIVE}, "node a is active", "ringlog ring drain a --wait"),
+        (A, {"a": ACTIVE, "b": DRAINED}, "node a is the last owner", "another owner join"),
+        (A, {"a": JOINING}, "node a is the last one", "another owner join"),
+        (A, {"a": DRAINING, "b": ACTIVE}, "node a is draining", "ringlog ring wait"),
+    ],
+)
+def test_a_node_that_is_needed_is_not_removed(
+    node: str, states: dict[str, str], message: str, hint: str
+) -> None:
+    with pytest.raises(PlanError, match=message) as refusal:
+        plan_remove(ring(**states), node, at_ms=0, actor="ops")
+    assert hint in refusal.value.hint
+
+
+@pytest.mark.parametrize("what", ["owners", "targets"])
+def test_a_node_that_owns_or_awaits_a_slot_is_not_removed(what: str) -> None:
+    rest = ring(a=ACTIVE, b=DRAINED)
+    lists = {"owners": rest.owners, "targets": rest.targets}
+    lists[what] = (B, *lists[what][1:])
+    left = Ring(9, rest.nodes, lists["owners"], lists["targets"])
+    with pytest.raises(PlanError, match=r"owns 1 slots|1 are meant"):
+        plan_remove(left, B, at_ms=0, actor="ops")
+
+
+def test_a_node_that_is_not_in_the_ring_is_told_apart_from_one_that_is_refused() -> None:
+    with pytest.raises(UnknownNodeError) as refusal:
+        plan_drain(ring(a=ACTIVE, b=ACTIVE), "x", at_ms=0, actor="ops")
+    assert refusal.value.code == "node_not_found"

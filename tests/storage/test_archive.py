@@ -378,3 +378,17 @@ def test_a_url_that_names_no_database_is_refused_in_words(url: str) -> None:
     with pytest.raises(ArchiveUnavailableError) as refusal:
         open_archive(url)
     assert "\n" not in str(refusal.value)
+
+
+def test_the_names_of_sessions_are_listed_page_by_page_without_those_erased(
+    archive: Archive,
+) -> None:
+    names = [(workspace, f"s-{n:02}") for workspace in ("acme", "Beta") for n in range(7)]
+    rows = [session_row(session, workspace=workspace) for workspace, session in names]
+    flush(archive, *rows, session_row("gone", workspace="acme", state="deleted"))
+    found: list[tuple[str, str]] = []
+    while page := archive.list_session_keys(found[-1] if found else ("", ""), limit=3):
+        assert len(page) <= 3
+        found += page
+    assert found == sorted(names)
+    assert archive.list_session_keys(limit=100) == found

@@ -221,3 +221,45 @@ def test_a_node_that_becomes_alone_is_reached_by_nobody_any_more(archive: Archiv
     archive.begin_epoch(A, "local")
     with pytest.raises(ArchiveOwnedError):
         start(archive, B)
+
+
+def test_a_node_that_was_removed_leaves_nothing_that_keeps_others_out(archive: Archive) -> None:
+    epoch = start(archive, A)
+    start(archive, B)
+    seen = archive.read_ring().version
+    archive.change_ring(PlannedChange(seen, 0, "ops", "remove", A, removed=[(A, epoch)]))
+
+    ring = archive.read_ring()
+    assert [node.node_id for node in ring.nodes] == [B]
+    assert ring.version == seen + 1
+    assert A not in archive.read_beats()
+    with pytest.raises(FencedError):
+        archive.beat(A, epoch)
+    start(archive, "node-c")
+    [change] = archive.list_ring_changes()
+    assert (change.action, change.node_id, change.actor) == ("remove", A, "ops")
+
+
+def test_a_node_that_was_removed_comes_back_as_a_new_one(archive: Archive) -> None:
+    epoch = start(archive, A)
+    ring = archive.read_ring()
+    archive.change_ring(
+        PlannedChange(ring.version, 0, "ops", "x", A, states=[(A, ACTIVE)], weights=[(A, 7)])
+    )
+    ring = archive.read_ring()
+    archive.change_ring(PlannedChange(ring.version, 0, "ops", "remove", A, removed=[(A, epoch)]))
+
+    again = start(archive, A)
+    [node] = archive.read_ring().nodes
+    assert (node.state, node.weight, node.epoch, node.sealed) == (JOINING, 1, again, False)
+    assert again > epoch
+    archive.beat(A, again)
+
+
+def test_a_node_that_starts_meanwhile_is_not_removed(archive: Archive) -> None:
+    epoch = start(archive, A)
+    seen = archive.read_ring().version
+    again = start(archive, A)
+    with pytest.raises(RingChangedError):
+        archive.change_ring(PlannedChange(seen, 0, "ops", "remove", A, removed=[(A, epoch)]))
+    archive.beat(A, again)
