@@ -136,6 +136,94 @@ class MessagePage(msgspec.Struct):
     has_more: bool
 
 
+class RingNode(msgspec.Struct):
+    """A node of the ring: `slots` are its own, `slots_meant` will be. `alive` where it was asked for."""
+
+    node_id: str
+    state: str
+    weight: int
+    slots: int
+    slots_meant: int
+    link: str
+    epoch: int
+    retired: bool
+    alive: bool | UnsetType = UNSET
+
+
+class RingState(msgspec.Struct):
+    """The ring at one version: its nodes, how many slots there are, and how many are on their way."""
+
+    data: list[RingNode]
+    version: int
+    slots: int
+    moving: int
+
+
+class RingEntry(msgspec.Struct):
+    """A change that was made."""
+
+    version: int
+    at: str
+    actor: str
+    action: str
+    node_id: str
+    slots_moved: int
+
+
+class RingHistory(msgspec.Struct):
+    """Changes of the ring, newest first."""
+
+    data: list[RingEntry]
+
+
+class RingPair(msgspec.Struct):
+    """Slots that go from one node ("" for nobody) to another, as ranges [first, last]."""
+
+    source: str
+    target: str
+    slots: int
+    ranges: list[tuple[int, int]]
+    sessions: int | UnsetType = UNSET
+
+
+class RingMove(msgspec.Struct):
+    """A session whose slot moves."""
+
+    workspace: str
+    session: str
+    slot: int
+    source: str
+    target: str
+
+
+class RingPlan(msgspec.Struct):
+    """What a change would move, on the ring at `version`.
+
+    `sessions_moved` is at least so many where not all sessions were counted (`sessions_whole`).
+    """
+
+    action: str
+    node_id: str
+    version: int
+    slots: int
+    slots_moved: int
+    pairs: list[RingPair]
+    sessions_moved: int
+    sessions_whole: bool
+    sessions: list[RingMove] | UnsetType = UNSET
+
+
+class RingChanged(msgspec.Struct):
+    """A change that was made, at `version`; its slots are on their way now."""
+
+    action: str
+    node_id: str
+    version: int
+    slots: int
+    slots_moved: int
+    pairs: list[RingPair]
+
+
 class Health(msgspec.Struct):
     """The process answers, or is ready."""
 

@@ -59,7 +59,7 @@ class SilentNodesError(PlanError):
     """Nodes that would get slots do not live, as it seems; `details` names them."""
 
     code = "nodes_silent"
-    hint = "start them, or wait until they are back; to go on without: force"
+    hint = 'start them; or, to give them slots all the same: --force (over HTTP "force": true)'
 
     def __init__(self, message: str, nodes: list[str]) -> None:
         super().__init__(message)

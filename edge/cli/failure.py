@@ -51,6 +51,11 @@ EXIT_CODES = {
     "archive_unavailable": ExitCode.UNREACHABLE,
     "invalid_config": ExitCode.USAGE,
     "invalid_field": ExitCode.USAGE,
+    "no_ring": ExitCode.NOT_FOUND,
+    "node_not_found": ExitCode.NOT_FOUND,
+    "nodes_silent": ExitCode.NOT_FOUND,
+    "ring_changed": ExitCode.NOT_FOUND,
+    "ring_refused": ExitCode.NOT_FOUND,
 }
 _STATUS_EXIT_CODES = {404: ExitCode.NOT_FOUND, 409: ExitCode.NOT_FOUND, 410: ExitCode.NOT_FOUND}
 

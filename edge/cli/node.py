@@ -1,7 +1,7 @@
-"""`ringlog node …`: which node owns an archive, and how to end its ownership when its data directory is lost."""
+"""`ringlog node …`: the nodes of an archive, and how to end one whose data directory is lost."""
 
 import uuid
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,31 +12,63 @@ from edge.cli.output import Output, confirm, note
 from edge.config import Config
 
 if TYPE_CHECKING:
-    from storage import NodeState
+    from storage import NodeState, Ring
 
-commands = typer.Typer(help="Nodes: which one owns the archive.", no_args_is_help=True)
+commands = typer.Typer(help="Nodes: who they are, and ending a lost one.", no_args_is_help=True)
+
+NodeId = Annotated[str, typer.Argument(metavar="NODE_ID", help="from `ringlog node list`")]
 
 
 @commands.command("list")
 @takes(Config, "archive", "data")
 def list_nodes(*, config: Config, as_json: Json = False) -> None:
-    """List every node that ever started on the archive; one that is not retired owns it.
+    """List every node that ever started on the archive; one that is not retired may own sessions of it.
 
     \b
       ringlog node list
     """
     with open_existing_archive(config) as archive:
         nodes = archive.list_nodes()
-    rows = [
-        {
-            "node_id": node.node_id,
-            "epoch": node.epoch,
-            "flushed_lsn": node.cursor,
-            "retired": node.retired,
-        }
-        for node in nodes
-    ]
+        ring = archive.read_ring()
+    rows = [_node_row(node, ring) for node in nodes]
     Output(as_json=as_json).table(rows, "no node has started on this archive")
+
+
+@commands.command("show")
+@takes(Config, "archive", "data")
+def show(
+    *,
+    config: Config,
+    node_id: NodeId,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="listen up to 2.5 seconds: does it live?")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show a node: its place in the ring, what it owns, how far its log is in the archive.
+
+    \b
+      ringlog node show 7c0e5a1de3664a2c8f0c4c3a2b1f9d10 --probe
+    """
+    from edge.cli.ringwork import listen
+
+    wanted = parse_node_id(node_id)
+    with open_existing_archive(config) as archive:
+        node = next((each for each in archive.list_nodes() if each.node_id == wanted), None)
+        if node is None:
+            raise _no_node(wanted)
+        ring = archive.read_ring()
+        fields = _node_row(node, ring)
+        entry = ring.node(wanted)
+        fields |= {
+            "weight": None if entry is None else entry.weight,
+            "link": None if entry is None or not entry.address else entry.address,
+            "slots": ring.owners.count(wanted),
+            "slots_meant": ring.targets.count(wanted),
+        }
+        if probe:
+            fields["alive"] = listen(archive, {wanted}).heard({wanted})
+    Output(as_json=as_json).fields(fields)
 
 
 @commands.command("retire")
@@ -44,7 +76,7 @@ def list_nodes(*, config: Config, as_json: Json = False) -> None:
 def retire(
     *,
     config: Config,
-    node_id: Annotated[str, typer.Argument(metavar="NODE_ID", help="from `ringlog node list`")],
+    node_id: NodeId,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     as_json: Json = False,
 ) -> None:
@@ -58,10 +90,14 @@ def retire(
     wanted = parse_node_id(node_id)
     with open_existing_archive(config) as archive:
         node = next((each for each in archive.list_nodes() if each.node_id == wanted), None)
-        if node is None or node.retired:
-            why = "there is no node" if node is None else "retired already: node"
+        if node is None:
+            raise _no_node(wanted)
+        if node.retired:
             raise CommandError(
-                "not_found", f"{why} {wanted}", "see `ringlog node list`", ExitCode.NOT_FOUND
+                "not_found",
+                f"retired already: node {wanted}",
+                "see `ringlog node list`",
+                ExitCode.NOT_FOUND,
             )
         if not (as_json and yes):
             note(_consequence(node))
@@ -79,6 +115,28 @@ def retire(
         Output(as_json=True).json(fields | {"retired": True})
     else:
         note(f"{wanted} is retired")
+
+
+def _node_row(node: "NodeState", ring: "Ring") -> dict[str, Any]:
+    """Return what is known of a node; the state is that in the ring, if it has a place there."""
+    entry = ring.node(node.node_id)
+    return {
+        "node_id": node.node_id,
+        "in_ring": entry is not None,
+        "state": None if entry is None else entry.state,
+        "epoch": node.epoch,
+        "flushed_lsn": node.cursor,
+        "retired": node.retired,
+    }
+
+
+def _no_node(node_id: str) -> CommandError:
+    return CommandError(
+        "node_not_found",
+        f"there is no node {node_id}",
+        "see `ringlog node list`",
+        ExitCode.NOT_FOUND,
+    )
 
 
 def _consequence(node: "NodeState") -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import check, configuration, flush, keys, log, node, ring, serving, session
+from edge.cli import check, configuration, flush, keys, log, node, ring, serving, session, slot
 from edge.cli.failure import CommandError, ExitCode, command_error
 from edge.cli.streams import OutputError, abandon, flush_stdout, prepare_streams, say
 from edge.printable import escape
@@ -50,6 +50,7 @@ def build() -> typer.Typer:
     program.add_typer(keys.commands, name="key")
     program.add_typer(node.commands, name="node")
     program.add_typer(ring.commands, name="ring")
+    program.add_typer(slot.commands, name="slot")
     return program
 
 

@@ -1,17 +1,12 @@
 """`ringlog ring …`: who owns what, what a change would move, and making it.
 
 The commands talk to the archive: the nodes learn of a change from there, and carry it out by themselves. So a
-command that is interrupted has either made its change or not, and `--wait` may be taken up again.
+command that is interrupted has either made its change or not, and `--wait` may be taken up again by `ring wait`.
 """
 
-import getpass
-import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+import enum
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,34 +14,47 @@ from edge.cli.archive import open_existing_archive
 from edge.cli.failure import CommandError, ExitCode
 from edge.cli.node import parse_node_id
 from edge.cli.options import Json, takes
-from edge.cli.output import Output, confirm
+from edge.cli.output import Output
+from edge.cli.ringwork import (
+    Steps,
+    change_ring,
+    count_sessions,
+    listen,
+    named,
+    open_ring,
+    slot_text,
+    wait_settled,
+)
 from edge.config import Config
 
 if TYPE_CHECKING:
-    from runtime import Move
-    from storage import Archive, PlannedChange, Ring
+    from edge.http_bodies import RingPlan
+    from runtime import Ask
 
-POLL_SECONDS = 0.2
-
-TRIES_MAX = 10
-"""How often a change is worked out anew because the ring has changed meanwhile: nodes that move slots do that."""
+SESSIONS_LISTED_MAX = 10_000
 
 commands = typer.Typer(
     help="The ring: which node owns which sessions, and changing it.", no_args_is_help=True
 )
 
 
-class Steps(NamedTuple):
-    """What is to be done with a change that was worked out: ask first, only show it, wait for it."""
+class ActionName(enum.StrEnum):
+    """What can be asked of the ring."""
 
-    question: str | None
-    dry_run: bool
-    wait_seconds: float | None
+    JOIN = "join"
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
+    WEIGHT = "weight"
+    REMOVE = "remove"
+    REBALANCE = "rebalance"
 
 
 NodeId = Annotated[str, typer.Argument(metavar="NODE_ID", help="from `ringlog ring show`")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="do not ask")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would move, and change nothing")]
+Force = Annotated[
+    bool, typer.Option("--force", help="give slots also to nodes that are not heard of")
+]
 Wait = Annotated[bool, typer.Option("--wait", help="return when everything has moved")]
 Timeout = Annotated[
     float, typer.Option("--wait-seconds", metavar="SECONDS", min=0, help="wait at most so long")
@@ -55,24 +63,34 @@ Timeout = Annotated[
 
 @commands.command("show")
 @takes(Config, "archive", "data")
-def show(*, config: Config, as_json: Json = False) -> None:
+def show(
+    *,
+    config: Config,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="listen 2.5 seconds: who of them lives?")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Show the nodes, what each owns, and what is moving.
 
     \b
       ringlog ring show
+      ringlog ring show --probe
     """
-    with _open_ring(config) as (_, ring):
-        rows = _node_rows(ring)
-    moving = sum(a != b for a, b in zip(ring.owners, ring.targets, strict=True))
+    import msgspec
+
+    from edge.ringview import view_ring
+
+    with open_ring(config) as (archive, ring):
+        beats = listen(archive) if probe else None
+        found = archive.read_ring() if probe else ring
+    state = msgspec.to_builtins(view_ring(found, beats))
+    rows = state.pop("data")
     output = Output(as_json=as_json)
-    output.table(
-        rows,
-        "no node has a place in the ring",
-        version=ring.version,
-        slots=len(ring.owners),
-        moving=moving,
+    output.table(rows, "no node has a place in the ring", **state)
+    output.note(
+        f"version {state['version']}, {state['slots']} slots, {state['moving']} on their way"
     )
-    output.note(f"version {ring.version}, {len(ring.owners)} slots, {moving} on their way")
 
 
 @commands.command("history")
@@ -88,22 +106,72 @@ def history(
     \b
       ringlog ring history --limit 5
     """
-    from runtime import format_time
+    import msgspec
+
+    from edge.ringview import view_history
 
     with open_existing_archive(config) as archive:
         changes = archive.list_ring_changes(limit)
-    rows = [
-        {
-            "version": change.version,
-            "at": format_time(change.at_ms),
-            "actor": change.actor,
-            "action": change.action,
-            "node_id": change.node_id,
-            "slots_moved": change.slots_moved,
-        }
-        for change in changes
-    ]
+    rows = msgspec.to_builtins(view_history(changes))["data"]
     Output(as_json=as_json).table(rows, "nothing was changed yet")
+
+
+@commands.command("plan")
+@takes(Config, "archive", "data")
+def plan(
+    *,
+    config: Config,
+    action: Annotated[ActionName, typer.Argument(help="what would be asked")],
+    node_id: Annotated[
+        str, typer.Argument(metavar="NODE_ID", help="the node, but for rebalance")
+    ] = "",
+    weight: Annotated[
+        int | None, typer.Argument(metavar="WEIGHT", help="1 to 100, for weight")
+    ] = None,
+    sessions: Annotated[
+        bool, typer.Option("--sessions", help="name the sessions that would move")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=SESSIONS_LISTED_MAX, metavar="N", help="so many of them")
+    ] = 1_000,
+    as_json: Json = False,
+) -> None:
+    """Say which slots, and how many sessions, a change would move; nothing is changed.
+
+    Sessions are counted in the archive, where a new one is after some 0.3 seconds.
+
+    \b
+      ringlog ring plan drain NODE_ID
+      ringlog ring plan weight NODE_ID 2 --sessions --limit 20
+      ringlog ring plan rebalance --json | jq .sessions_moved
+    """
+    from edge.ringview import view_plan
+    from runtime import SessionCount, work_out
+
+    ask = _ask(action, node_id, weight)
+    output = Output(as_json=as_json)
+    with open_ring(config) as (archive, ring):
+        made = work_out(ring, ask, "")
+        keep = limit if sessions else 0
+        count = SessionCount(archive, made.moves, len(ring.owners), keep=keep)
+        count_sessions(count, output)
+    _print_plan(view_plan(made, count, listed=sessions), output)
+
+
+@commands.command("wait")
+@takes(Config, "archive", "data")
+def wait_for_ring(*, config: Config, wait_seconds: Timeout = 600.0, as_json: Json = False) -> None:
+    """Wait until every slot has the owner that it should have, and no node drains any more.
+
+    \b
+      ringlog ring wait --wait-seconds 60
+    """
+    output = Output(as_json=as_json)
+    with open_ring(config) as (archive, _):
+        wait_settled(archive, wait_seconds, output)
+        version = archive.read_ring_version()
+    if as_json:
+        output.json({"version": version, "moving": 0})
 
 
 @commands.command("join")
@@ -113,6 +181,7 @@ def join(
     config: Config,
     node_id: NodeId,
     dry_run: DryRun = False,
+    force: Force = False,
     wait: Wait = False,
     wait_seconds: Timeout = 600.0,
     as_json: Json = False,
@@ -122,11 +191,8 @@ def join(
     \b
       ringlog ring join NODE_ID --wait
     """
-    from runtime import plan_join
-
-    plan = partial(plan_join, node_id=parse_node_id(node_id))
-    steps = Steps(None, dry_run=dry_run, wait_seconds=wait_seconds if wait else None)
-    _carry_out(config, plan, steps, Output(as_json=as_json))
+    steps = Steps(dry_run=dry_run, force=force, wait_seconds=wait_seconds if wait else None)
+    change_ring(config, _ask(ActionName.JOIN, node_id), steps, Output(as_json=as_json))
 
 
 @commands.command("drain")
@@ -137,6 +203,7 @@ def drain(
     node_id: NodeId,
     yes: Yes = False,
     dry_run: DryRun = False,
+    force: Force = False,
     wait: Wait = False,
     wait_seconds: Timeout = 600.0,
     as_json: Json = False,
@@ -146,15 +213,14 @@ def drain(
     \b
       ringlog ring drain NODE_ID --wait
     """
-    from runtime import plan_drain
-
-    plan = partial(plan_drain, node_id=parse_node_id(node_id))
     steps = Steps(
-        None if yes or dry_run else "drain it?",
+        None if yes else "drain it?",
+        "a node that drains gives up all its sessions",
         dry_run=dry_run,
+        force=force,
         wait_seconds=wait_seconds if wait else None,
     )
-    _carry_out(config, plan, steps, Output(as_json=as_json))
+    change_ring(config, _ask(ActionName.DRAIN, node_id), steps, Output(as_json=as_json))
 
 
 @commands.command("undrain")
@@ -164,6 +230,7 @@ def undrain(
     config: Config,
     node_id: NodeId,
     dry_run: DryRun = False,
+    force: Force = False,
     wait: Wait = False,
     wait_seconds: Timeout = 600.0,
     as_json: Json = False,
@@ -173,11 +240,8 @@ def undrain(
     \b
       ringlog ring undrain NODE_ID
     """
-    from runtime import plan_undrain
-
-    plan = partial(plan_undrain, node_id=parse_node_id(node_id))
-    steps = Steps(None, dry_run=dry_run, wait_seconds=wait_seconds if wait else None)
-    _carry_out(config, plan, steps, Output(as_json=as_json))
+    steps = Steps(dry_run=dry_run, force=force, wait_seconds=wait_seconds if wait else None)
+    change_ring(config, _ask(ActionName.UNDRAIN, node_id), steps, Output(as_json=as_json))
 
 
 @commands.command("weight")
@@ -188,6 +252,7 @@ def weight(
     node_id: NodeId,
     share: Annotated[int, typer.Argument(metavar="WEIGHT", help="1 to 100")],
     dry_run: DryRun = False,
+    force: Force = False,
     wait: Wait = False,
     wait_seconds: Timeout = 600.0,
     as_json: Json = False,
@@ -197,11 +262,33 @@ def weight(
     \b
       ringlog ring weight NODE_ID 2
     """
-    from runtime import plan_weight
+    steps = Steps(dry_run=dry_run, force=force, wait_seconds=wait_seconds if wait else None)
+    ask = _ask(ActionName.WEIGHT, node_id, share)
+    change_ring(config, ask, steps, Output(as_json=as_json))
 
-    plan = partial(plan_weight, node_id=parse_node_id(node_id), weight=share)
-    steps = Steps(None, dry_run=dry_run, wait_seconds=wait_seconds if wait else None)
-    _carry_out(config, plan, steps, Output(as_json=as_json))
+
+@commands.command("remove")
+@takes(Config, "archive", "data")
+def remove(
+    *,
+    config: Config,
+    node_id: NodeId,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take a node that was drained and stopped out of the ring. If it starts again, it comes as a new one.
+
+    \b
+      ringlog ring drain NODE_ID --wait    then stop its process
+      ringlog ring remove NODE_ID
+    """
+    steps = Steps(
+        None if yes else "remove it?",
+        "a node that is removed has no place in the ring until it starts again",
+        dry_run=dry_run,
+    )
+    change_ring(config, _ask(ActionName.REMOVE, node_id), steps, Output(as_json=as_json))
 
 
 @commands.command("rebalance")
@@ -210,6 +297,7 @@ def rebalance(
     *,
     config: Config,
     dry_run: DryRun = False,
+    force: Force = False,
     wait: Wait = False,
     wait_seconds: Timeout = 600.0,
     as_json: Json = False,
@@ -219,120 +307,56 @@ def rebalance(
     \b
       ringlog ring rebalance --dry-run
     """
-    from runtime import plan_rebalance
-
-    steps = Steps(None, dry_run=dry_run, wait_seconds=wait_seconds if wait else None)
-    _carry_out(config, plan_rebalance, steps, Output(as_json=as_json))
+    steps = Steps(dry_run=dry_run, force=force, wait_seconds=wait_seconds if wait else None)
+    change_ring(config, _ask(ActionName.REBALANCE), steps, Output(as_json=as_json))
 
 
-@contextmanager
-def _open_ring(config: Config) -> "Iterator[tuple[Archive, Ring]]":
-    with open_existing_archive(config) as archive:
-        ring = archive.read_ring()
-        if not ring.owners:
-            raise CommandError(
-                "not_found",
-                "no node of this archive has a place in a ring",
-                "start one with --link HOST:PORT",
-                ExitCode.NOT_FOUND,
-            )
-        yield archive, ring
+def _ask(action: ActionName, node_id: str = "", weight: int | None = None) -> "Ask":
+    """Return what is asked for.
+
+    Raises:
+        CommandError: a node or a weight is missing, or is there for nothing.
+    """
+    from runtime import Ask
+
+    needs_node, needs_weight = action != ActionName.REBALANCE, action == ActionName.WEIGHT
+    if needs_node and not node_id:
+        raise _usage(f"{action} needs a NODE_ID", "see `ringlog ring show`")
+    if node_id and not needs_node:
+        raise _usage(f"{action} takes no NODE_ID", "leave it out")
+    if needs_weight and weight is None:
+        raise _usage(f"{action} needs a WEIGHT", f"ringlog ring plan weight {node_id} 2")
+    if weight is not None and not needs_weight:
+        raise _usage(f"{action} takes no WEIGHT", "leave it out")
+    return Ask(action.value, parse_node_id(node_id) if node_id else "", weight or 0)
 
 
-def _carry_out(
-    config: Config, plan: "Callable[..., PlannedChange]", steps: Steps, output: Output
-) -> None:
-    """Work a change out, say what it moves, make it, and wait for it, as was asked."""
-    from runtime import planned_moves
-
-    with _open_ring(config) as (archive, ring):
-        change = _worked_out(plan, ring)
-        moves = planned_moves(ring, change)
-        for (source, target), count in sorted(Counter(map(_ends, moves)).items()):
-            output.note(f"{count} slots: {source} → {target}")
-        output.note(f"{len(moves)} of {len(ring.owners)} slots move")
-        if not steps.dry_run:
-            if steps.question is not None:
-                confirm(steps.question, "a node that drains gives up all its sessions")
-            _make(archive, plan, change)
-            if steps.wait_seconds is not None:
-                _wait_settled(archive, steps.wait_seconds, output)
-        if output.as_json:
-            fields: dict[str, Any] = {"action": change.action, "node_id": change.node_id}
-            fields |= {"dry_run": steps.dry_run, "moves": [move._asdict() for move in moves]}
-            output.json(fields)
+def _usage(message: str, hint: str) -> CommandError:
+    return CommandError("usage", message, hint, ExitCode.USAGE)
 
 
-def _make(
-    archive: "Archive", plan: "Callable[..., PlannedChange]", change: "PlannedChange"
-) -> None:
-    """Make a change; work it out anew where the ring has changed since, as it does while slots move."""
-    from storage import RingChangedError
+def _print_plan(plan: "RingPlan", output: Output) -> None:
+    import msgspec
 
-    for _ in range(TRIES_MAX):
-        try:
-            archive.change_ring(change)
-        except RingChangedError:
-            change = _worked_out(plan, archive.read_ring())
-        else:
-            return
-    raise CommandError("ring_changed", "the ring changes all the time", "try again later")
-
-
-def _ends(move: "Move") -> tuple[str, str]:
-    return move.source or "nobody", move.target or "nobody"
-
-
-def _worked_out(plan: "Callable[..., PlannedChange]", ring: "Ring") -> "PlannedChange":
-    from runtime import PlanError
-
-    try:
-        return plan(ring, at_ms=time.time_ns() // 1_000_000, actor=_actor())
-    except PlanError as error:
-        raise CommandError(error.code, str(error), error.hint) from None
-
-
-def _wait_settled(archive: "Archive", seconds: float, output: Output) -> None:
-    """Wait until every slot has the owner that it should have, showing how many have not."""
-    give_up_at = time.monotonic() + seconds
-    shown = -1
-    while True:
-        ring = archive.read_ring()
-        moving = sum(a != b for a, b in zip(ring.owners, ring.targets, strict=True))
-        if moving != shown:
-            output.note(f"{moving} slots on their way")
-            shown = moving
-        if not moving:
-            return
-        if time.monotonic() > give_up_at:
-            raise CommandError(
-                "timeout",
-                f"{moving} slots are on their way after {seconds:g} seconds",
-                "they go on by themselves; see `ringlog ring show`, and the logs of their owners",
-                ExitCode.TIMEOUT,
-            )
-        threading.Event().wait(POLL_SECONDS)
-
-
-def _node_rows(ring: "Ring") -> list[dict[str, Any]]:
-    owned, meant = Counter(ring.owners), Counter(ring.targets)
-    return [
-        {
-            "node_id": node.node_id,
-            "state": node.state,
-            "weight": node.weight,
-            "slots": owned[node.node_id],
-            "slots_meant": meant[node.node_id],
-            "link": node.address,
-            "epoch": node.epoch,
-            "retired": node.sealed,
-        }
-        for node in ring.nodes
-    ]
-
-
-def _actor() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "?"
+    if output.as_json:
+        output.json(msgspec.to_builtins(plan))
+        return
+    whole = not sys.stdout.isatty()
+    rows: list[dict[str, Any]] = []
+    for pair in plan.pairs:
+        source, target = named(pair)
+        ranges = slot_text(pair.ranges, whole=whole)
+        rows.append(
+            {"source": source, "target": target, "slots": pair.slots, "sessions": pair.sessions}
+            | {"ranges": ranges}
+        )
+    output.table(rows, "nothing would move")
+    if isinstance(plan.sessions, list):
+        print()
+        output.table([msgspec.to_builtins(move) for move in plan.sessions], "no session would move")
+    output.note(
+        f"{plan.slots_moved} of {plan.slots} slots would move, with {plan.sessions_moved} sessions"
+    )
+    listed = 0 if plan.sessions is msgspec.UNSET else len(plan.sessions)
+    if 0 < listed < plan.sessions_moved:
+        output.note(f"{listed} of them are listed: --limit")

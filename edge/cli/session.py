@@ -15,6 +15,7 @@ import typer
 from edge.cli.failure import CommandError, ExitCode
 from edge.cli.options import Json, takes
 from edge.cli.output import Output, note
+from edge.cli.progress import progress
 from edge.config import ClientConfig
 
 # One page of an export: the largest that the server gives.
@@ -197,7 +198,8 @@ def export(
     remote = Remote(config)
     out = None if out == Path("-") else out
     count = 0
-    with _open_output(out) as stream:
+    shown = out is not None and not as_json
+    with _open_output(out) as stream, progress("messages", shown=shown) as tell:
         more = True
         while more:
             answer = remote.get(
@@ -209,8 +211,7 @@ def export(
             stream.writelines(line + b"\n" for line in lines)
             count += len(lines)
             more = page.has_more and bool(page.data)
-            if out is not None and not as_json and sys.stderr.isatty():
-                print(f"\r{count} of {page.head_seq}", end="" if more else "\n", file=sys.stderr)
+            tell(after, page.head_seq)
     if not as_json:
         note(f"{count} messages, up to #{after}")
 

@@ -12,6 +12,7 @@ import pytest
 
 from storage import Archive, open_archive
 from tests.edge.cli.conftest import Ringlog
+from tests.edge.cli.ring_archive import A, B, C, beating, make_ring
 from tests.edge.server_process import ROOT
 
 NODE = uuid.UUID("7c0e5a1d-e366-4a2c-8f0c-4c3a2b1f9d10")
@@ -34,7 +35,8 @@ def owned(tmp_path: Path) -> Archive:
 def test_a_node_is_listed_and_retired_and_then_another_may_begin(
     ringlog: Ringlog, owned: Archive, flag: str
 ) -> None:
-    row = {"node_id": NODE.hex, "epoch": 1, "flushed_lsn": 0, "retired": False}
+    row = {"node_id": NODE.hex, "in_ring": False, "state": None}
+    row |= {"epoch": 1, "flushed_lsn": 0, "retired": False}
     assert ringlog("node", "list", flag, "--json").json["data"] == [row]
     retired = ringlog("node", "retire", str(NODE), "--yes", flag)
     assert retired.code == 0
@@ -95,4 +97,39 @@ def test_a_question_takes_a_no_and_a_ctrl_c(
 
     assert b"Traceback" not in rest
     assert [node.retired for node in owned.list_nodes()] == [answer == "y"]
+    owned.close()
+
+
+def test_a_node_of_a_ring_is_listed_with_its_state_and_shown_with_its_place(
+    ringlog: Ringlog, archive: Archive, archive_url: str
+) -> None:
+    make_ring(archive)
+    flag = f"--archive={archive_url}"
+    listed = json.loads(ringlog("node", "list", flag, "--json").out)["data"]
+    assert [(row["node_id"], row["in_ring"], row["state"]) for row in listed] == [
+        (A, True, "active"),
+        (B, True, "active"),
+        (C, True, "joining"),
+    ]
+    shown = ringlog("node", "show", A, flag, "--json").json
+    assert shown == listed[0] | {
+        "weight": 1,
+        "link": "127.0.0.1:1",
+        "slots": archive.read_ring().owners.count(A),
+        "slots_meant": archive.read_ring().targets.count(A),
+    }
+    with beating(archive, A):
+        assert ringlog("node", "show", A, "--probe", flag, "--json").json["alive"] is True
+        assert ringlog("node", "show", B, "--probe", flag, "--json").json["alive"] is False
+
+
+def test_a_node_outside_the_ring_is_shown_too_and_one_that_never_was_is_not(
+    ringlog: Ringlog, owned: Archive, flag: str
+) -> None:
+    shown = ringlog("node", "show", str(NODE), flag, "--json").json
+    assert (shown["in_ring"], shown["state"], shown["link"]) == (False, None, None)
+    assert (shown["slots"], shown["slots_meant"], shown["epoch"]) == (0, 0, 1)
+    missing = ringlog("node", "show", OTHER.hex, flag, "--json")
+    assert missing.code == 3
+    assert json.loads(missing.err)["error"]["code"] == "node_not_found"
     owned.close()
