@@ -16,6 +16,7 @@ from edge.errors import EdgeError, encode_problem, problem_headers, problem_of
 from edge.http_messages import MessageRoutes
 from edge.http_operations import OperationRoutes
 from edge.http_request import no_content, redact_query
+from edge.http_ring import RingRoutes
 from edge.http_sessions import SessionRoutes
 from edge.routes import METHODS, Route, template_of
 from edge.services import Services
@@ -60,6 +61,7 @@ def all_routes(services: Services) -> list[Route]:
         *SessionRoutes(services).routes(),
         *MessageRoutes(services).routes(),
         *OperationRoutes(services).routes(),
+        *RingRoutes(services).routes(),
     ]
 
 

@@ -40,7 +40,7 @@ EXPIRY_MAX = 1e11
 """Seconds since 1970, in the year 5138: what is beyond is no time."""
 
 SCOPES = frozenset({"read", "write", "tokens", "admin"})
-"""`read` and `write` sessions and messages, mint user `tokens`, `admin`ister nodes and keys."""
+"""`read` and `write` sessions and messages, mint user `tokens`, `admin`ister the ring."""
 
 USER_SCOPES = frozenset({"read", "write"})
 
@@ -52,7 +52,8 @@ class Principal:
     """An authenticated caller.
 
     `user_id` is None for a secret key, and in development for someone who did not say. `sessions`
-    limits a user token to these. `expires_at` is in seconds since 1970. `key_hash` names a secret key.
+    limits a user token to these. `expires_at` is in seconds since 1970. `key_hash` names a secret key; so does
+    `name`, for people: by its id and what it was called.
     """
 
     kind: Literal["secret", "user", "development"]
@@ -62,6 +63,7 @@ class Principal:
     sessions: frozenset[str] | None = None
     expires_at: float | None = None
     key_hash: bytes | None = field(default=None, repr=False, compare=False)
+    name: str | None = field(default=None, compare=False)
 
     def require(self, scope: Scope) -> None:
         """Raise `forbidden` unless the credential has this scope."""
@@ -167,7 +169,9 @@ class Authenticator:
                 "the secret key is unknown or revoked",
                 hint="create one with: ringlog key create",
             )
-        return Principal("secret", key.workspace, None, frozenset(key.scopes), key_hash=digest)
+        name = f"{key.id} ({key.name})" if key.name else key.id
+        scopes = frozenset(key.scopes)
+        return Principal("secret", key.workspace, None, scopes, key_hash=digest, name=name)
 
     def _authenticate_token(self, credential: str) -> Principal:
         try:

@@ -129,7 +129,7 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "not_built": ErrorKind(
             501,
             "Not built yet",
-            "agents, inboxes and the ring over HTTP come later; `ringlog ring` is there",
+            "agents and inboxes come later",
         ),
         "upgrade_required": ErrorKind(
             426, "A WebSocket upgrade is required", "open this address with a WebSocket client"
@@ -164,6 +164,20 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         ),
         "ahead_of_log": ErrorKind(
             409, "The cursor is beyond the head", "start again from details.head_seq"
+        ),
+        # The ring.
+        "no_ring": ErrorKind(404, "There is no ring", "start an owner with --link HOST:PORT"),
+        "node_not_found": ErrorKind(404, "No such node", "the nodes are in GET /v1/ring"),
+        "ring_refused": ErrorKind(
+            409, "The ring cannot be changed so", "look at GET /v1/ring, and ask for something else"
+        ),
+        "nodes_silent": ErrorKind(
+            409,
+            "Nodes do not live",
+            'start them, or say "force": true',
+        ),
+        "ring_changed": ErrorKind(
+            409, "The ring changes all the time", "repeat the request", retry_after_ms=1_000
         ),
         # Too much.
         "too_many_in_flight": ErrorKind(

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType, field
 
 from edge.limits import Limits
+from runtime import WEIGHT_MAX
 
 TTL_SECONDS_DEFAULT = Limits().token_ttl_seconds_default
 
@@ -136,6 +137,33 @@ class MessagePage(msgspec.Struct):
     has_more: bool
 
 
+class ChangeNode(msgspec.Struct, forbid_unknown_fields=True):
+    """A node whose place in the ring changes. `force` gives slots also to nodes that do not live."""
+
+    node_id: str
+    force: bool = False
+
+
+class ChangeWeight(msgspec.Struct, forbid_unknown_fields=True):
+    """How large a node's share is to be beside the others'."""
+
+    node_id: str
+    weight: Annotated[int, Meta(ge=1, le=WEIGHT_MAX)]
+    force: bool = False
+
+
+class RemoveNode(msgspec.Struct, forbid_unknown_fields=True):
+    """A node that is to be taken out of the ring."""
+
+    node_id: str
+
+
+class Rebalance(msgspec.Struct, forbid_unknown_fields=True):
+    """Every slot gets the owner that it would have if the ring were made anew."""
+
+    force: bool = False
+
+
 class RingNode(msgspec.Struct):
     """A node of the ring: `slots` are its own, `slots_meant` will be. `alive` where it was asked for."""
 
@@ -225,9 +253,29 @@ class RingChanged(msgspec.Struct):
 
 
 class Health(msgspec.Struct):
-    """The process answers, or is ready."""
+    """The process answers."""
 
     status: str
+
+
+class RingReadiness(msgspec.Struct):
+    """A process's part in the ring that it knows; `state` is null for an edge."""
+
+    version: int
+    state: str | None
+    slots: int
+    slots_meant: int
+    slots_served: int
+
+
+class Readiness(msgspec.Struct):
+    """The process should get traffic; who it is (an edge has no node), and its part in the ring, if it has one."""
+
+    status: str
+    role: str
+    node_id: str | None
+    epoch: int | None
+    ring: RingReadiness | None
 
 
 class ProblemDocument(msgspec.Struct):

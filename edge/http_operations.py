@@ -4,17 +4,18 @@ The routes of what is not built yet are here too, so that a client hears `not_bu
 """
 
 import msgspec
+from msgspec import to_builtins
 from quart import Response
 
 from edge.errors import EdgeError
-from edge.http_bodies import Health, MintToken, Token
+from edge.http_bodies import Health, MintToken, Readiness, RingReadiness, Token
 from edge.http_request import Query, caller, json_response, open_session, read_body
 from edge.metrics import CONTENT_TYPE
 from edge.openapi import describe
 from edge.protocol import check_name
 from edge.routes import METHODS, Route
 from edge.services import Services
-from runtime import format_time
+from runtime import Standing, format_time
 
 _decode_mint = msgspec.json.Decoder(MintToken)
 
@@ -38,7 +39,7 @@ class OperationRoutes:
             Route("/v1/sessions/<session>/stop", "POST", self.stop),
             Route("/v1/users/<user>/inbox", "GET", self.inbox),
         ]
-        for path in ("/v1/agents", "/v1/agents/<path:rest>", "/v1/ring", "/v1/ring/<path:rest>"):
+        for path in ("/v1/agents", "/v1/agents/<path:rest>"):
             routes += [Route(path, method, self.later) for method in METHODS]
         return routes
 
@@ -48,12 +49,18 @@ class OperationRoutes:
 
     async def ready(self) -> Response:
         """Say whether this node should get traffic, and if not, why."""
-        reasons = self._services.host.not_ready()
-        if self._services.closing.begun and "shutting_down" not in reasons:
+        services = self._services
+        reasons = services.host.not_ready()
+        if services.closing.begun and "shutting_down" not in reasons:
             reasons.append("shutting_down")
+        readiness = _readiness(services.role, services.host.standing())
         if reasons:
-            raise EdgeError("not_ready", f"not ready: {', '.join(reasons)}", reasons=reasons)
-        return json_response(msgspec.json.encode(Health("ready")))
+            # Without the status: the document has one.
+            who = {
+                name: value for name, value in to_builtins(readiness).items() if name != "status"
+            }
+            raise EdgeError("not_ready", f"not ready: {', '.join(reasons)}", reasons=reasons, **who)
+        return json_response(msgspec.json.encode(readiness))
 
     async def metrics(self) -> Response:
         """Return the metrics; they are the operator's, not a user's."""
@@ -110,6 +117,21 @@ class OperationRoutes:
         raise EdgeError("not_built", f"there is no inbox of {user} yet")
 
     async def later(self, **_: str) -> Response:
-        """Refuse: agents, and the ring over HTTP, come later."""
+        """Refuse: agents come later."""
         caller(self._services, "read")
-        raise EdgeError("not_built", "agents, and the ring over HTTP, are not built yet")
+        raise EdgeError("not_built", "agents are not built yet")
+
+
+def _readiness(role: str, standing: Standing) -> Readiness:
+    ring = standing.ring
+    return Readiness(
+        "ready",
+        role,
+        standing.node_id,
+        standing.epoch,
+        None
+        if ring is None
+        else RingReadiness(
+            ring.version, ring.state, ring.slots, ring.slots_meant, ring.slots_served
+        ),
+    )

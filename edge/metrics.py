@@ -174,6 +174,12 @@ def _of_member(read: Callable[[Member], float]) -> Callable[[Metrics], Samples]:
     return samples
 
 
+def _ready(metrics: Metrics) -> Samples:
+    """Read whether the process should get traffic: what holds its sessions says so."""
+    host = metrics.node if metrics.cluster is None else metrics.cluster.router
+    return [] if host is None else [((), float(not host.not_ready()))]
+
+
 def _of_board(read: Callable[[Switchboard], float]) -> Callable[[Metrics], Samples]:
     """Read a series of the WebSockets; no samples while nothing drives them."""
     return lambda metrics: [] if metrics.board is None else [((), float(read(metrics.board)))]
@@ -257,8 +263,8 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
         _one(lambda metrics: metrics.event_streams),
     ),
     Series(
-        "ringlog_ready", "gauge", "1 if the node should get traffic",
-        _of_node(lambda node: not node.not_ready()),
+        "ringlog_ready", "gauge", "1 if the server should get traffic",
+        _ready,
     ),
     Series(
         "ringlog_sessions_active", "gauge", "Sessions in memory",

@@ -13,7 +13,9 @@ from edge.errors import ERRORS, PROBLEM_CONTENT_TYPE
 from edge.http_bodies import (
     Ack,
     AppendMessage,
+    ChangeNode,
     ChangeSession,
+    ChangeWeight,
     CreateSession,
     Health,
     MarkRead,
@@ -21,6 +23,13 @@ from edge.http_bodies import (
     MintToken,
     ProblemDocument,
     ReadCursor,
+    Readiness,
+    Rebalance,
+    RemoveNode,
+    RingChanged,
+    RingHistory,
+    RingPlan,
+    RingState,
     Session,
     SessionPage,
     Token,
@@ -29,8 +38,13 @@ from edge.version import VERSION
 
 JSON = "application/json"
 
-REQUESTS = (AppendMessage, ChangeSession, CreateSession, MarkRead, MintToken)
-ANSWERS = (Ack, Health, MessagePage, ProblemDocument, ReadCursor, Session, SessionPage, Token)
+REQUESTS = (
+    AppendMessage, ChangeNode, ChangeSession, ChangeWeight, CreateSession, MarkRead, MintToken, Rebalance, RemoveNode,
+)  # fmt: skip
+ANSWERS = (
+    Ack, Health, MessagePage, ProblemDocument, Readiness, ReadCursor, RingChanged, RingHistory, RingPlan, RingState,
+    Session, SessionPage, Token,
+)  # fmt: skip
 _SCHEMA = "#/components/schemas/{name}"
 
 
@@ -53,6 +67,7 @@ class Operation:
 
 ONE = "/v1/sessions/{session}"
 SESSION = ("session",)
+RING = "/v1/ring"
 
 OPERATIONS = (
     Operation(
@@ -98,17 +113,49 @@ OPERATIONS = (
     ),
     Operation("/v1/ws", "get", "Open a WebSocket (docs/protocol.md)", answers={101: None}),
     *(
-        Operation(f"/v1/{name}", method, f"{name}: not built yet")
-        for name in ("agents", "ring")
+        Operation("/v1/agents", method, "agents: not built yet")
         for method in ("get", "post", "patch", "delete")
     ),
     *(
-        Operation(f"/v1/{name}/{{rest}}", method, f"{name}: not built yet", ("rest",))
-        for name in ("agents", "ring")
+        Operation("/v1/agents/{rest}", method, "agents: not built yet", ("rest",))
         for method in ("get", "post", "patch", "delete")
     ),
+    Operation(RING, "get", "The nodes and what they own", ("probe",), answers={200: RingState}),
+    Operation(
+        f"{RING}/history", "get", "Changes of the ring, newest first",
+        ("limit",), answers={200: RingHistory},
+    ),
+    Operation(
+        f"{RING}/plan", "get", "What a change would move",
+        ("action", "node_id", "weight", "sessions", "limit"), answers={200: RingPlan},
+    ),
+    Operation(
+        f"{RING}/join", "post", "Give a node its share", body=ChangeNode, answers={200: RingChanged}
+    ),
+    Operation(
+        f"{RING}/drain", "post", "Move all that a node owns to the others",
+        body=ChangeNode, answers={200: RingChanged},
+    ),
+    Operation(
+        f"{RING}/undrain", "post", "Give a drained node its share again",
+        body=ChangeNode, answers={200: RingChanged},
+    ),
+    Operation(
+        f"{RING}/weight", "post", "Change how large a node's share is",
+        body=ChangeWeight, answers={200: RingChanged},
+    ),
+    Operation(
+        f"{RING}/remove", "post", "Take a drained node out",
+        body=RemoveNode, answers={200: RingChanged},
+    ),
+    Operation(
+        f"{RING}/rebalance", "post", "Divide the slots anew",
+        body=Rebalance, answers={200: RingChanged},
+    ),
     Operation("/healthz", "get", "The process answers", answers={200: Health}, public=True),
-    Operation("/readyz", "get", "The node should get traffic", answers={200: Health}, public=True),
+    Operation(
+        "/readyz", "get", "The node should get traffic", answers={200: Readiness}, public=True
+    ),
     Operation("/metrics", "get", "Metrics for Prometheus", answers={200: None}, media="text/plain"),
     Operation(
         "/openapi.json", "get", "This document", answers={200: None}, media=JSON, public=True
@@ -193,6 +240,11 @@ _PARAMETERS = {
     "include_archived": _parameter(
         "include_archived", "query", "boolean", "List archived sessions too"
     ),
+    "probe": _parameter("probe", "query", "boolean", "Listen 2.5 seconds who lives"),
+    "action": _parameter("action", "query", "string", "What would be asked: drain, for instance"),
+    "node_id": _parameter("node_id", "query", "string", "The node, but for rebalance"),
+    "weight": _parameter("weight", "query", "integer", "For weight: 1 to 100"),
+    "sessions": _parameter("sessions", "query", "boolean", "Name the sessions that would move"),
     "last_seq": _parameter("last_seq", "query", "integer", "Messages after this seq"),
     "before_seq": _parameter(
         "before_seq", "query", "integer", "The newest messages below this seq"

@@ -179,7 +179,9 @@ class Server:
         )
         pump = Pump(host, auth, origins, limits)
         metrics.attach(node, pump.board)
-        services = Services(host, auth, origins, limits, metrics)
+        # Where it is alone, a ring in the archive is one of an earlier life.
+        ring_archive = None if metrics.cluster is None else archive
+        services = Services(host, auth, origins, limits, metrics, config.role, ring_archive)
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)
         acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)

@@ -11,6 +11,7 @@ from edge.limits import Limits
 from edge.metrics import Metrics
 from edge.origin import OriginPolicy
 from runtime import Host
+from storage import Archive
 
 
 class Closing:
@@ -52,6 +53,9 @@ class Services:
     origins: OriginPolicy
     limits: Limits
     metrics: Metrics
+    role: str = "all"
+    ring_archive: Archive | None = None
+    """The archive, where this process takes part in a ring that it holds."""
     closing: Closing = field(default_factory=Closing)
 
     def __post_init__(self) -> None:

@@ -71,6 +71,7 @@ from runtime.router import Router
 from runtime.served import Served
 from runtime.server import SessionServer
 from runtime.session import check_cursor
+from runtime.standing import RingStanding, Standing
 from runtime.tail import Follower, Sink, Tail, follow
 
 __all__ = [
@@ -105,6 +106,7 @@ __all__ = [
     "PlanError",
     "Progress",
     "Reply",
+    "RingStanding",
     "Router",
     "Served",
     "SessionArchivedError",
@@ -120,6 +122,7 @@ __all__ = [
     "SilentNodesError",
     "Sink",
     "Stamper",
+    "Standing",
     "Tail",
     "UnknownNodeError",
     "WaitingReply",

@@ -83,6 +83,7 @@ async def open_cluster(
             idle_seconds=options.idle_seconds,
             nursery=nursery,
         )
+        router.member = member
         nursery.start_soon(watch.run)
         nursery.start_soon(router.sweep)
         nursery.start_soon(router.watch_ring)

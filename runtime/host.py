@@ -10,6 +10,7 @@ from typing import Protocol
 from runtime.catalog import SessionPage
 from runtime.codec import SessionInfo
 from runtime.served import Served
+from runtime.standing import Standing
 
 
 class SessionCatalog(Protocol):
@@ -82,3 +83,6 @@ class Host(Protocol):
 
     def not_ready(self) -> list[str]:
         """Return why this node should get no traffic now; empty when it is ready."""
+
+    def standing(self) -> Standing:
+        """Return who this node is, and how far it has what the ring gives it."""

@@ -81,6 +81,8 @@ class Member:
         """Called when somebody may have taken over from this node: nobody should count on it any more."""
         self.stuck: str | None = None
         """Why they cannot be, if they cannot."""
+        self.settled = False
+        """Whether it has served, since it started, all that the ring gave it."""
         node.slots = self._slots
         if self._patience_seconds:
             node.confirmed_until = trio.current_time()
@@ -94,6 +96,11 @@ class Member:
     def is_confirmed(self) -> bool:
         """Whether nobody can have taken over from this node."""
         return self._node.is_confirmed()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it gives its slots to others, because it is about to end."""
+        return self._leaving
 
     async def run(self) -> None:
         """Live, for ever.
@@ -206,6 +213,7 @@ class Member:
             except (ArchiveUnavailableError, RingChangedError):
                 await trio.sleep(RETRY_SECONDS)
                 done = False
+            self.settled = self.settled or done
             if not done:
                 # Never again by this ring: it is from before what was done.
                 await self._refresh()

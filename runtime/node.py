@@ -30,6 +30,7 @@ from runtime.replies import Reply
 from runtime.server import PendingAnswer, PendingAppend, SessionServer
 from runtime.session import Session
 from runtime.slots import Slots
+from runtime.standing import Standing
 from runtime.tail import Tail
 from storage import (
     UNKNOWN_SECONDS,
@@ -386,6 +387,10 @@ class Node:
         if self.unflushed_bytes + READY_BYTES_MIN > self._unflushed_bytes_max:
             reasons.append("backpressure")
         return reasons
+
+    def standing(self) -> Standing:
+        """Return who this node is; of a ring it knows nothing."""
+        return Standing(self.flusher.node_id, self.epoch, None)
 
     def statistics(self) -> NodeStatistics:
         """Return what this node is doing."""

@@ -26,10 +26,12 @@ from runtime.links.remote import REQUEST_SECONDS, RETRY_SECONDS, RemoteSession
 from runtime.ring import slot_of
 from runtime.ringwatch import RingWatch
 from runtime.served import Served
+from runtime.standing import Standing, ring_standing
 from runtime.tail import Tail
 from storage import Archive, ArchiveUnavailableError
 
 if TYPE_CHECKING:
+    from runtime.member import Member
     from runtime.node import Node
 
 SWEEP_SECONDS = 0.5
@@ -52,6 +54,8 @@ class Router:
     ) -> None:
         self.node = node
         self.durability = durability
+        self.member: Member | None = None
+        """This node's part as an owner, if it is one."""
         self.tails = 0
         self.on_published: list[Callable[[], None]] = []
         self.catalog = RoutedCatalog(self, archive)
@@ -130,7 +134,23 @@ class Router:
 
     def not_ready(self) -> list[str]:
         """Return why this node should get no traffic now; empty when it is ready."""
-        return [] if self.node is None else self.node.not_ready()
+        reasons = [] if self.node is None else self.node.not_ready()
+        if self.member is not None and self.member.leaving:
+            reasons.append("leaving")
+        elif self.member is not None and not self.member.settled:
+            reasons.append("slots_not_served")
+        if not any(self._watch.ring.owners):
+            reasons.append("no_owner")
+        return reasons
+
+    def standing(self) -> Standing:
+        """Return who this node is, and how far it has what the ring gives it."""
+        node = self.node
+        if node is None:
+            return Standing(None, None, ring_standing(self._watch.ring, "", frozenset()))
+        served = frozenset() if node.slots is None else node.slots.served
+        node_id = node.flusher.node_id
+        return Standing(node_id, node.epoch, ring_standing(self._watch.ring, node_id, served))
 
     # Surroundings: what remote sessions ask.
 

@@ -58,12 +58,18 @@ def health(*, config: ClientConfig, as_json: Json = False) -> None:
     _check_is_ringlog(remote, alive, answer, "ok")
     ready, answer = remote.ask("GET", "/readyz")
     _check_is_ringlog(remote, ready, answer, "ready")
-    details = read_problem(answer).get("details") or {}
+    body = read_problem(answer)
+    details = body.get("details") or {}
+    told = body if ready == 200 else details if isinstance(details, dict) else {}
+    ring = told.get("ring")
     fields = {
         "url": remote.url,
         "alive": alive == 200,
         "ready": ready == 200,
         "reasons": details.get("reasons", []) if isinstance(details, dict) else [],
+        "role": told.get("role"),
+        "epoch": told.get("epoch"),
+        "ring_state": ring.get("state") if isinstance(ring, dict) else None,
         "answer_ms": round(elapsed * 1000, 2),
     }
     Output(as_json=as_json).fields(fields)

@@ -15,11 +15,15 @@ import edge.errors
 from edge.errors import ERRORS
 from edge.http_bodies import (
     AppendMessage,
+    ChangeNode,
     ChangeSession,
+    ChangeWeight,
     CreateSession,
     MarkRead,
     MintToken,
     ProblemDocument,
+    Rebalance,
+    RemoveNode,
 )
 from edge.http_server import KEEP_ALIVE_REQUESTS_MAX
 from edge.http_sessions import SESSIONS_DEFAULT
@@ -239,6 +243,10 @@ def test_every_route_is_in_the_table_and_none_that_is_not_there() -> None:
         ("**`POST /v1/sessions/{session}/read`**", MarkRead),
         ("**`POST /v1/sessions/{session}/messages`**", AppendMessage),
         ("**`POST /v1/tokens`**", MintToken),
+        ("**`POST /v1/ring/join`**", ChangeNode),
+        ("**`POST /v1/ring/weight`**", ChangeWeight),
+        ("**`POST /v1/ring/remove`**", RemoveNode),
+        ("**`POST /v1/ring/rebalance`**", Rebalance),
         ("A `code` is the same", ProblemDocument),
     ],
 )

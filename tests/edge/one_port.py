@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import trio
 
@@ -93,20 +94,41 @@ async def open_one_port(
         lambda: who.development, frozenset(allowed_origins), frozenset(allowed_hosts)
     )
     archive = _open_migrated(data_dir / "archive.db")
-    listener = open_listener("127.0.0.1", 0, limits)
     try:
         options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
-        async with open_node(options, archive, directory) as node, trio.open_nursery() as nursery:
+        async with open_node(options, archive, directory) as node:
             services = Services(node, who, origins, limits, metrics)
-            pump = Pump(node, who, origins, limits)
-            streams = StreamWebSockets(pump.board)
-            http_server = HttpServer(build_app(services), limits, metrics)
-            acceptor = Acceptor(pump, http_server, streams.serve, ssl_context, limits, metrics)
-            metrics.attach(node, pump.board)
-            nursery.start_soon(pump.run)
-            await nursery.start(serve_connections, [listener], acceptor, nursery)
-            port = listener.socket.getsockname()[1]
-            yield OnePort(node, archive, pump, streams, http_server, acceptor, services, port)
-            nursery.cancel_scope.cancel()
+            async with open_front(services, node, ssl_context) as front:
+                pump, streams, http_server, acceptor, port = front
+                yield OnePort(node, archive, pump, streams, http_server, acceptor, services, port)
     finally:
         archive.close()
+
+
+class Front(NamedTuple):
+    """What stands between clients and the sessions of one process."""
+
+    pump: Pump
+    streams: StreamWebSockets
+    http_server: HttpServer
+    acceptor: Acceptor
+    port: int
+
+
+@asynccontextmanager
+async def open_front(
+    services: Services, node: Node | None, ssl_context: ssl.SSLContext | None = None
+) -> AsyncIterator[Front]:
+    """Serve what the services give until the block ends; `node` is this process's own part of it."""
+    limits, metrics = services.limits, services.metrics
+    listener = open_listener("127.0.0.1", 0, limits)
+    async with trio.open_nursery() as nursery:
+        pump = Pump(services.host, services.auth, services.origins, limits)
+        streams = StreamWebSockets(pump.board)
+        http_server = HttpServer(build_app(services), limits, metrics)
+        acceptor = Acceptor(pump, http_server, streams.serve, ssl_context, limits, metrics)
+        metrics.attach(node, pump.board)
+        nursery.start_soon(pump.run)
+        await nursery.start(serve_connections, [listener], acceptor, nursery)
+        yield Front(pump, streams, http_server, acceptor, listener.socket.getsockname()[1])
+        nursery.cancel_scope.cancel()

@@ -108,8 +108,6 @@ async def test_a_plain_request_for_the_websocket_says_what_to_do(http: HttpClien
         ("POST", "/v1/agents"),
         ("PATCH", "/v1/agents/a1"),
         ("DELETE", "/v1/agents/a1/x"),
-        ("GET", "/v1/ring"),
-        ("POST", "/v1/ring/drain"),
         ("GET", "/v1/users/alice/inbox"),
         ("POST", "/v1/sessions/s/stop"),
     ],
