@@ -25,9 +25,9 @@ from runtime import (
     WEIGHT_MAX,
     Action,
     Ask,
-    Heartbeats,
     NoRingError,
     Plan,
+    RollCall,
     SessionCount,
     carry_out,
     check_lives,
@@ -175,9 +175,9 @@ class RingRoutes:
         plan, version = await self._run(carry_out, archive, ask, actor, beats)
         return json_response(encode(view_change(plan, version)))
 
-    async def _listen(self, archive: Archive, until_heard: set[str] | None = None) -> Heartbeats:
+    async def _listen(self, archive: Archive, until_heard: set[str] | None = None) -> RollCall:
         """Listen to the nodes, until these were heard of, or for as long as one that lives may take."""
-        beats = Heartbeats(await self._run(archive.read_beats))
+        beats = RollCall(await self._run(archive.read_beats))
         for _ in range(LISTEN_LOOKS):
             if until_heard is not None and beats.heard(until_heard):
                 break

@@ -16,9 +16,9 @@ from edge.http_bodies import (
     RingState,
 )
 from runtime import (
-    Heartbeats,
     Move,
     Plan,
+    RollCall,
     SessionCount,
     by_pair,
     format_time,
@@ -28,7 +28,7 @@ from runtime import (
 from storage import Ring, RingChange
 
 
-def view_ring(ring: Ring, beats: Heartbeats | None = None) -> RingState:
+def view_ring(ring: Ring, beats: RollCall | None = None) -> RingState:
     """Return the ring and its nodes; with `beats`, who of them lives."""
     owned, meant = Counter(ring.owners), Counter(ring.targets)
     nodes = [

@@ -24,7 +24,7 @@ from runtime.planning import (
     planned_moves,
 )
 from runtime.ring import Move, slot_of
-from storage import DRAINING, Archive, NodeEntry, PlannedChange, Ring, RingChangedError
+from storage import DRAINING, Archive, Heartbeat, NodeEntry, PlannedChange, Ring, RingChangedError
 
 TRIES_MAX = 10
 """How often a change is worked out anew because the ring has changed meanwhile: nodes that move slots do that."""
@@ -92,14 +92,14 @@ class Plan(NamedTuple):
         return {*self.given, *(node_id for node_id, _ in self.change.removed)}
 
 
-class Heartbeats:
+class RollCall:
     """What was heard of the nodes since the first look."""
 
-    def __init__(self, beats: Mapping[str, int]) -> None:
+    def __init__(self, beats: Mapping[str, Heartbeat]) -> None:
         self._first = beats
         self._heard: set[str] = set()
 
-    def hear(self, beats: Mapping[str, int]) -> None:
+    def hear(self, beats: Mapping[str, Heartbeat]) -> None:
         """Look again; every node whose beat has moved lives."""
         self._heard |= {
             node_id for node_id, beat in beats.items() if self._first.get(node_id) != beat
@@ -111,7 +111,10 @@ class Heartbeats:
 
     def lives(self, node: NodeEntry) -> bool:
         """Tell whether a node was heard of, by now or by the time that its entry was read."""
-        return node.node_id in self._heard or self._first.get(node.node_id) != node.beat
+        if node.node_id in self._heard:
+            return True
+        first = self._first.get(node.node_id)
+        return first is None or first.beat != node.beat
 
 
 class Progress(NamedTuple):
@@ -156,7 +159,7 @@ def work_out(ring: Ring, ask: Ask, actor: str) -> Plan:
     return Plan(ring, change, planned_moves(ring, change))
 
 
-def carry_out(archive: Archive, ask: Ask, actor: str, beats: Heartbeats | None) -> tuple[Plan, int]:
+def carry_out(archive: Archive, ask: Ask, actor: str, beats: RollCall | None) -> tuple[Plan, int]:
     """Make a change; return it as it was made, and the ring's version since.
 
     Without `beats` nobody looks whether the nodes live that it counts on.
@@ -178,7 +181,7 @@ def carry_out(archive: Archive, ask: Ask, actor: str, beats: Heartbeats | None) 
                 raise
 
 
-def check_lives(plan: Plan, beats: Heartbeats) -> None:
+def check_lives(plan: Plan, beats: RollCall) -> None:
     """Check that nodes live that are given something, and that those do not that are taken out.
 
     Raises:

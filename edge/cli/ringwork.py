@@ -16,7 +16,7 @@ from edge.config import Config
 
 if TYPE_CHECKING:
     from edge.http_bodies import RingPair
-    from runtime import Ask, Heartbeats, Plan, SessionCount
+    from runtime import Ask, Plan, RollCall, SessionCount
     from storage import Archive, Ring
 
 POLL_SECONDS = 0.2
@@ -50,11 +50,11 @@ def open_ring(config: Config) -> "Iterator[tuple[Archive, Ring]]":
         yield archive, read_ring(archive)
 
 
-def listen(archive: "Archive", until_heard: set[str] | None = None) -> "Heartbeats":
+def listen(archive: "Archive", until_heard: set[str] | None = None) -> "RollCall":
     """Listen to the nodes' heartbeats, until these were heard of, or for as long as one that lives may take."""
-    from runtime import LISTEN_LOOKS, LISTEN_SECONDS, Heartbeats
+    from runtime import LISTEN_LOOKS, LISTEN_SECONDS, RollCall
 
-    beats = Heartbeats(archive.read_beats())
+    beats = RollCall(archive.read_beats())
     for _ in range(LISTEN_LOOKS):
         if until_heard is not None and beats.heard(until_heard):
             break

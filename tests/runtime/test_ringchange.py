@@ -4,9 +4,9 @@ import pytest
 
 from runtime import (
     Ask,
-    Heartbeats,
     NoRingError,
     PlanError,
+    RollCall,
     SessionCount,
     SilentNodesError,
     by_pair,
@@ -63,18 +63,18 @@ def cluster(archive: Archive) -> Archive:
     return archive
 
 
-def all_live(archive: Archive) -> Heartbeats:
+def all_live(archive: Archive) -> RollCall:
     """Listen to nodes that all live."""
-    beats = Heartbeats(archive.read_beats())
+    beats = RollCall(archive.read_beats())
     for node in archive.read_ring().nodes:
         archive.beat(node.node_id, node.epoch)
     beats.hear(archive.read_beats())
     return beats
 
 
-def silence(archive: Archive) -> Heartbeats:
+def silence(archive: Archive) -> RollCall:
     """Listen, and hear nothing."""
-    beats = Heartbeats(archive.read_beats())
+    beats = RollCall(archive.read_beats())
     beats.hear(archive.read_beats())
     return beats
 
@@ -125,7 +125,7 @@ def test_nothing_is_given_to_nodes_that_do_not_live_unless_it_is_forced(
 
 
 def test_what_gives_nothing_to_a_silent_node_is_made(cluster: Archive) -> None:
-    beats = Heartbeats(cluster.read_beats())
+    beats = RollCall(cluster.read_beats())
     cluster.beat(A, cluster.read_ring().node(A).epoch)  # type: ignore[union-attr]
     beats.hear(cluster.read_beats())
     assert beats.heard({A})
