@@ -9,6 +9,7 @@ goes to the histories that the checker judges.
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import islice
 
 import trio
@@ -48,6 +49,19 @@ class SilentServerError(Exception):
     """The connection is up and an answer is owed, but none comes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What a client does beside its work."""
+
+    rest_seconds: float = 0.0
+    """How long it sends nothing after each ack."""
+    on_ack: Callable[[Ack], None] = lambda _: None
+    on_refusal: Callable[[Error], None] = lambda _: None
+
+
+NO_HABITS = Habits()
+
+
 class Client:
     """One client and all its connections, one after the other."""
 
@@ -60,7 +74,7 @@ class Client:
         deliveries: Iterable[Delivery] = (),
         deliveries_max: int = 1,
         follow: Mapping[str, Create] | None = None,
-        on_ack: Callable[[], None] = lambda: None,
+        habits: Habits = NO_HABITS,
         jitter: random.Random | None = None,
     ) -> None:
         self.followed = {session: TailHistory(session, findings) for session in follow or {}}
@@ -74,7 +88,7 @@ class Client:
         self._findings = findings
         self._waiting = iter(deliveries)
         self._deliveries_max = deliveries_max
-        self._on_ack = on_ack
+        self._habits = habits
         self._jitter = jitter or random.Random()
         self._open: dict[str, Delivery] = {}
         self._tails = dict(self.followed)
@@ -188,10 +202,13 @@ class Client:
         message = self._open[ack.session].acknowledge(client_id, ack.seq)
         self._history(ack.session).acknowledge((message.sender, ack.client_id), ack.seq, ack.id)
         self._conflicts = 0
-        self._on_ack()
+        self._habits.on_ack(ack)
+        if self._habits.rest_seconds:
+            self._rest(self._habits.rest_seconds)
 
     def _refuse(self, error: Error) -> None:
         """Repeat later what may be repeated; anything else is the end."""
+        self._habits.on_refusal(error)
         request, _, rest = (error.ref or "").partition(" ")
         session, _, client_id = rest.partition(" ")
         overtaken = error.code == "conflict" and request == "send" and self._open[session].ordered
@@ -202,5 +219,7 @@ class Client:
             self._open[session].refuse(client_id)
         elif request == "join":
             self._to_join.append(session)
-        pause = (error.retry_after_ms or 0) / 1000
-        self._paused_until = max(self._paused_until, trio.current_time() + pause)
+        self._rest((error.retry_after_ms or 0) / 1000)
+
+    def _rest(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, trio.current_time() + seconds)

@@ -19,8 +19,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.archived import Archived, read_archived
 from bench.channel import user_url
 from bench.checker import Findings, Kind, SessionHistory
-from bench.client import Client
+from bench.client import Client, Habits
 from bench.conversations import Conversation, load_conversations
+from bench.protocol import Ack
 from bench.server import Server, ServerOptions, open_server, sqlite_url
 
 WINDOW = 4
@@ -104,7 +105,7 @@ class _Play:
                 self.result.findings,
                 deliveries=supply,
                 deliveries_max=SESSIONS_PER_CLIENT,
-                on_ack=self._count_ack,
+                habits=Habits(on_ack=self._count_ack),
                 jitter=random.Random(rng.random()),
             )
             for number in range(options.clients)
@@ -140,7 +141,7 @@ class _Play:
         for session in sources:
             findings.add(Kind.LOST, session, "the archive has no message of it")
 
-    def _count_ack(self) -> None:
+    def _count_ack(self, _: Ack) -> None:
         self._acked += 1
         self.progress.advance(self._bar)
         if self._kill_at and self._acked >= self._kill_at[0]:

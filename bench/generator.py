@@ -60,6 +60,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     verdict: dict[str, bool | int]
     """Empty if nothing was replayed."""
     examples: list[str]
+    waits: dict[str, list[tuple[float, float]]] = {}
+    """By session, where the plan asked for it: when each message was due, and acknowledged, by the machine's clock."""
 
 
 def open_load(plan: Plan) -> Load:
@@ -115,6 +117,7 @@ def run_load(
         verify_seconds=round(time.perf_counter() - verifying, 2),
         verdict=findings.verdict() if plan.verify else {},
         examples=findings.examples,
+        waits=load.waits() if isinstance(load, Appends) else {},
     )
 
 

@@ -4,11 +4,12 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import msgspec
+import trio
 
 from bench.child import Child, open_child
 from bench.environment import SyncLatency
@@ -38,6 +39,8 @@ class Watched:
     server_pid: int | None = None
     postmaster_pid: int | None = None
     has_metrics: bool = True
+    others: Mapping[str, int] = field(default_factory=dict)
+    """More processes that serve, by the name of the figure for their processor time."""
 
 
 async def measure(
@@ -47,8 +50,11 @@ async def measure(
     *,
     held_back: Path | None = None,
     crash: Callable[[], Awaitable[None]] | None = None,
+    meanwhile: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
 ) -> Round:
     """Load a server, with a generator for each plan; hold back its archive meanwhile, if asked.
+
+    `meanwhile` is called when the warm-up is over; what it does to the server belongs to the measurement.
 
     `crash` is called when everything was answered and before anything is replayed: what the server showed
     from its memory would say nothing about what is durable.
@@ -70,7 +76,7 @@ async def measure(
             before = await probe.look() if watched.has_metrics else None
             measured = _Arrival(generators, MEASURED).wait
             watch = Watch(probe if watched.has_metrics else None, watched.server_pid)
-            await watch.until(measured)
+            await _both(partial(watch.until, measured), meanwhile)
             figures = usage.figures()
             if watched.server_pid is not None:
                 figures += memory_figures(watched.server_pid)
@@ -94,6 +100,8 @@ async def measure(
 def _usage_of(watched: Watched, generators: Sequence[Child]) -> Usage:
     pids = [generator.pid for generator in generators]
     readers = {} if watched.server_pid is None else server_readers(watched.server_pid)
+    for name, pid in watched.others.items():
+        readers[name] = partial(family_cpu_seconds, pid)
     if watched.postmaster_pid is not None:
         readers[DATABASE] = partial(family_cpu_seconds, watched.postmaster_pid)
     return Usage(readers | {GENERATOR: lambda: max(map(cpu_seconds, pids))})
@@ -104,6 +112,21 @@ async def _generator(plan: Plan) -> AsyncIterator[Child]:
     async with open_child("bench.generator") as generator:
         await generator.send_line(msgspec.json.encode(plan))
         yield generator
+
+
+async def _both(*calls: Callable[[], Awaitable[None]]) -> None:
+    """Run both to their end; what one raises ends the other, and is raised."""
+    try:
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                nursery.start_soon(call)
+    except ExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: ExceptionGroup[Exception]) -> Exception:
+    """Return what went wrong first; the rest are consequences."""
+    return group.exceptions[0]
 
 
 class _Arrival:
@@ -152,6 +175,7 @@ def make_round(outcomes: Sequence[Outcome], figures: list[Figure], sync: SyncLat
         verdict=merge_verdicts(outcome.verdict for outcome in outcomes),
         examples=[example for outcome in outcomes for example in outcome.examples],
         warnings=warnings_of(figures, latencies),
+        waits={session: each for outcome in outcomes for session, each in outcome.waits.items()},
     )
 
 

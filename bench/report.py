@@ -7,7 +7,7 @@ value in every round, so that whoever compares two reports knows how much they v
 import enum
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,10 @@ CURVE_PERCENTS = (
 
 MIB = 1024 * 1024
 """Bytes in the unit of sizes."""
+
+
+Waits = Mapping[str, Sequence[tuple[float, float]]]
+"""By session: when each message was due, and when it was acknowledged, in seconds of the machine's own clock."""
 
 
 class Better(enum.StrEnum):
@@ -92,6 +96,8 @@ class Round:
     warnings: list[str] = field(default_factory=list)
     failure: str = ""
     """Why there is nothing else, if there is not."""
+    waits: Waits = field(default_factory=dict)
+    """Of each message, where that was asked for."""
 
     def figure(self, name: str) -> float:
         """Return one of its figures, which it must have."""

@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 import trio
+
+from bench.processes import family
 
 READY_SECONDS_MAX = 30.0
 """Recovery of a few segments takes well below a second; a slow disk gets the rest."""
@@ -34,7 +36,7 @@ LOG_TAIL_BYTES = 4000
 
 
 _REPOSITORY = Path(__file__).parent.parent
-_COMMAND = (sys.executable, "-m", "edge", "serve")
+_RINGLOG = (sys.executable, "-m", "edge")
 
 
 class ServerError(Exception):
@@ -57,6 +59,8 @@ class ServerOptions:
     """More of its environment; directories in `PYTHONPATH` come before this checkout."""
     prefix: Sequence[str] = ()
     """The command that it is started with, as a tracer that leaves it its process id."""
+    command: str = "serve"
+    """Or `up`: a whole cluster, of which the first edge is what `url` leads to."""
 
 
 def sqlite_url(directory: Path) -> str:
@@ -77,6 +81,11 @@ class Server:
         self.url = f"ws://127.0.0.1:{self._port}/v1/ws"
 
     @property
+    def data(self) -> Path:
+        """Its data directory."""
+        return self._options.directory / "data"
+
+    @property
     def pid(self) -> int:
         """The process that runs now."""
         assert self._process is not None
@@ -87,9 +96,10 @@ class Server:
         assert self._process is None
         command = [
             *self._options.prefix,
-            *_COMMAND,
+            *_RINGLOG,
+            self._options.command,
             f"--listen=127.0.0.1:{self._port}",
-            f"--data={self._options.directory / 'data'}",
+            f"--data={self.data}",
             f"--archive={self._options.archive}",
             *(f"--{name}={value}" for name, value in self._options.settings.items()),
         ]
@@ -100,6 +110,8 @@ class Server:
             stderr=self._log,
             env=_environment(self._options.environment),
             cwd=self._options.directory,
+            # Ctrl-C is for us, who end it as we have to: not for all processes of the terminal at once.
+            process_group=0,
         )
 
     async def wait_ready(self) -> None:
@@ -152,14 +164,14 @@ class Server:
         await process.wait()
         raise self._error(f"the server did not end by itself within {seconds} s")
 
-    async def stop(self) -> None:
-        """End the process gracefully: SIGTERM, and it must exit with 0.
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the process gracefully: by this signal, and it must exit with 0.
 
         Raises:
             ServerError: It exited with something else, or did not exit.
         """
         process = self._let_end()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         with trio.move_on_after(STOP_SECONDS_MAX) as deadline:
             await process.wait()
         if deadline.cancelled_caught:
@@ -197,7 +209,7 @@ class Server:
         """Leave no process behind, whatever state it is in."""
         for process in (self._process, self._ending):
             if process is not None:
-                process.kill()
+                _kill_family(process)
                 await process.wait()
 
     def _let_end(self) -> trio.Process:
@@ -238,6 +250,18 @@ def end_on_sigterm() -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def _kill_family(process: trio.Process) -> None:
+    """Kill a process and all that it started; whoever restarts what ends must not get the chance."""
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGSTOP)
+    started = family(process.pid)[1:]
+    process.kill()
+    for pid in started:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _find_reason(group: BaseExceptionGroup[BaseException]) -> BaseException | None:

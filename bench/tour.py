@@ -54,6 +54,12 @@ THOROUGH = (
     Stop("flush-sqlite", "flush --seconds 60"),
     Stop("flush-postgres", "flush --seconds 60 --archive postgres"),
     Stop("idle", "idle --sessions 100000"),
+    Stop("cluster-64x1", "cluster --rounds 3"),
+    Stop("cluster-50x16", "cluster --connections 50 --in-flight 16 --rounds 3"),
+    Stop("drain-sqlite", "drain --rounds 3"),
+    Stop("drain-postgres", "drain --archive postgres --rounds 3"),
+    Stop("failover", "failover --rounds 3"),
+    Stop("ring", "ring"),
 )
 """An hour, on a machine that does nothing else."""
 

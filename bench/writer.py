@@ -58,8 +58,8 @@ class Writer:
     """One connection, and its sessions in turn: message n goes to session n modulo their number."""
 
     __slots__ = (
-        "_acked_ids", "_acked_numbers", "_acked_seqs", "_answered", "_content_bytes", "_frames", "_tails", "_tally",
-        "refused", "sent", "sessions", "started", "stream", "url", "user",
+        "_acked_at", "_acked_ids", "_acked_numbers", "_acked_seqs", "_answered", "_content_bytes", "_frames", "_tails",
+        "_tally", "refused", "sent", "sessions", "started", "stream", "url", "user",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +71,9 @@ class Writer:
         content_bytes: int,
         sessions: int = 1,
         joined: bool = False,
+        timed: bool = False,
     ) -> None:
+        """Keep when each message was acknowledged, if `timed`."""
         self.user = name
         self.url = user_url(url, name)
         self.sessions = [name if sessions == 1 else f"{name}-{n}" for n in range(sessions)]
@@ -85,6 +87,7 @@ class Writer:
         # As columns: a run may have ten million of them.
         self._acked_numbers = array("q")
         self._acked_seqs = array("q")
+        self._acked_at = array("d") if timed else None
         self._acked_ids: list[str] = []
         self._answered = bytearray()
         """By number: 1 once it has an ack."""
@@ -140,6 +143,7 @@ class Writer:
         record = self._tally.now["ack"].record
         numbers, seqs, ids = self._acked_numbers, self._acked_seqs, self._acked_ids
         answered, started, stream = self._answered, self.started, self.stream
+        acked_at = self._acked_at
         before = len(seqs)
         for payload in stream.read():
             answer = _decode_hot(payload)
@@ -152,6 +156,8 @@ class Writer:
                 numbers.append(number)
                 seqs.append(answer.seq)
                 ids.append(answer.id)
+                if acked_at is not None:
+                    acked_at.append(stream.read_at)
                 record(int((stream.read_at - started[number]) * 1e6))
             elif type(answer) is Message:
                 self._see_live(answer)
@@ -191,6 +197,15 @@ class Writer:
                 key = self._key(self._acked_numbers[place])
                 history.acknowledge(key, self._acked_seqs[place], self._acked_ids[place])
             yield history
+
+    def waits(self) -> dict[str, list[tuple[float, float]]]:
+        """Return by session when each acknowledged message was due, and when it was acknowledged."""
+        assert self._acked_at is not None
+        found: dict[str, list[tuple[float, float]]] = {session: [] for session in self.sessions}
+        for number, at in zip(self._acked_numbers, self._acked_at, strict=True):
+            session = self.sessions[number % len(self.sessions)]
+            found[session].append((self.started[number], at))
+        return found
 
     def _key(self, number: int) -> tuple[str, str]:
         return self.user, f"{number:010}"

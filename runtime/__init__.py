@@ -47,7 +47,7 @@ from runtime.planning import (
     planned_moves,
 )
 from runtime.replies import Ack, Reply, WaitingReply, append_durably
-from runtime.ring import Move, slot_of
+from runtime.ring import SLOTS, Move, assign, slot_of
 from runtime.ringchange import (
     LISTEN_LOOKS,
     LISTEN_SECONDS,
@@ -80,6 +80,7 @@ __all__ = [
     "KIND_RULE",
     "LISTEN_LOOKS",
     "LISTEN_SECONDS",
+    "SLOTS",
     "WEIGHT_MAX",
     "Ack",
     "Action",
@@ -127,6 +128,7 @@ __all__ = [
     "UnknownNodeError",
     "WaitingReply",
     "append_durably",
+    "assign",
     "by_pair",
     "carry_out",
     "check_cursor",

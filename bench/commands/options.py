@@ -8,6 +8,7 @@ import trio
 import typer
 
 from bench.child import ChildError
+from bench.cluster import UnsettledError
 from bench.commands.stored import give_up
 from bench.outage import OutageError
 from bench.postgres import PostgresError
@@ -25,7 +26,7 @@ EXIT_BROKEN = 1
 """The promise was not kept, or a round could not be measured."""
 
 GIVE_UP = (
-    *(ChildError, OptionsError, OutageError, PostgresError, ServerError, WireError),
+    *(ChildError, OptionsError, OutageError, PostgresError, ServerError, UnsettledError, WireError),
     *(ConnectionError, TimeoutError),  # of the bench's own set-up
 )
 """Why there may be nothing to report; anything else is a bug, and shows where."""

@@ -35,6 +35,8 @@ class AppendPlan(LoadPlan, tag="append", kw_only=True):
     """For each connection; has no meaning in an open loop."""
     per_second: float | None = None
     """Open loop, at this rate altogether."""
+    timed: bool = False
+    """Whether the outcome tells of each message when it was due and when it was acknowledged."""
 
 
 class Appends:
@@ -61,6 +63,7 @@ class Appends:
                 content_bytes=plan.content_bytes,
                 sessions=sessions,
                 joined=plan.joined,
+                timed=plan.timed,
             )
             self._writers.add(writer)
 
@@ -91,6 +94,16 @@ class Appends:
     def verify(self, progress: Callable[[str], None]) -> None:
         """Compare replays with what was acknowledged."""
         self._writers.verify(progress)
+
+    def waits(self) -> dict[str, list[tuple[float, float]]]:
+        """Return by session when each message was due and acknowledged; nothing unless that was asked for."""
+        if not self._plan.timed:
+            return {}
+        return {
+            session: waits
+            for writer in self._writers.all
+            for session, waits in writer.waits().items()
+        }
 
     def close(self) -> None:
         """Hang up."""
