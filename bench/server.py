@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import trio
@@ -39,6 +40,11 @@ _REPOSITORY = Path(__file__).parent.parent
 _RINGLOG = (sys.executable, "-m", "edge")
 
 
+async def connect_loopback(port: int) -> trio.SocketStream:
+    """Connect to a server on this machine."""
+    return await trio.open_tcp_stream("127.0.0.1", port)
+
+
 class ServerError(Exception):
     """The server did not start, or did not stop as it should; the end of its log is the message."""
 
@@ -61,6 +67,8 @@ class ServerOptions:
     """The command that it is started with, as a tracer that leaves it its process id."""
     command: str = "serve"
     """Or `up`: a whole cluster, of which the first edge is what `url` leads to."""
+    connect: Callable[[int], Awaitable[trio.SocketStream]] = connect_loopback
+    """Connects to its port, to see whether it is ready: it may have a loopback of its own."""
 
 
 def sqlite_url(directory: Path) -> str:
@@ -91,8 +99,8 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    async def spawn(self) -> None:
-        """Start a process; it is not ready yet."""
+    async def spawn(self, environment: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Start a process, this time with more in its environment; it is not ready yet."""
         assert self._process is None
         command = [
             *self._options.prefix,
@@ -108,7 +116,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            env=_environment(self._options.environment),
+            env=_environment({**self._options.environment, **environment}),
             cwd=self._options.directory,
             # Ctrl-C is for us, who end it as we have to: not for all processes of the terminal at once.
             process_group=0,
@@ -220,7 +228,7 @@ class Server:
     async def _is_ready(self) -> bool:
         request = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
         try:
-            async with await trio.open_tcp_stream("127.0.0.1", self._port) as stream:
+            async with await self._options.connect(self._port) as stream:
                 await stream.send_all(request % self._port)
                 status = await stream.receive_some(64)
         except (OSError, trio.BrokenResourceError):

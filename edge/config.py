@@ -46,6 +46,8 @@ PREFIX = "RINGLOG_"
 FILE_BYTES_MAX = MIB
 # Read by tests and by the bootstrap, not by the program.
 FOREIGN_PREFIXES = ("RINGLOG_TEST_",)
+# The exception: no option, for nobody should find it who does not look for it.
+FAILPOINT_VARIABLE = "RINGLOG_TEST_FAILPOINT"
 
 Flags = Mapping[str, object]
 Settings = TypeVar("Settings", "Config", "ClientConfig")
@@ -262,6 +264,11 @@ def load_client_config(
         ConfigError: Names the option, the value, where it came from and what is allowed.
     """
     return _load(ClientConfig, flags or {}, environment, file)
+
+
+def failpoint_to_arm(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the step at which a test has the server die, "" as a rule."""
+    return environment.get(FAILPOINT_VARIABLE, "")
 
 
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:

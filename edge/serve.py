@@ -34,7 +34,7 @@ from edge.acceptor import Acceptor, open_listener, serve_connections
 from edge.app import build_app
 from edge.auth import SIGNING_KEY_NAME, Authenticator
 from edge.banner import banner
-from edge.config import Config, shown
+from edge.config import FAILPOINT_VARIABLE, Config, failpoint_to_arm, shown
 from edge.http_server import HttpServer, tls_context
 from edge.limits import Limits
 from edge.logging import configure_logging
@@ -62,6 +62,7 @@ from storage import (
     LogOptions,
     Place,
     StorageError,
+    arm_failpoint,
     make_directory,
     open_archive,
     open_flush_process,
@@ -130,6 +131,7 @@ class Server:
             StorageError: The archive or the log cannot be opened, or failed later; perhaps in a group.
         """
         config = self.config
+        _arm_failpoint(config)
         tls = _open_tls(config)
         listener = _bind(config.listen, self._limits)
         with listener.socket:
@@ -297,6 +299,21 @@ async def _accept(
     with trio.CancelScope() as scope:
         task_status.started(scope)
         await serve_connections([listener], acceptor, connections)
+
+
+def _arm_failpoint(config: Config) -> None:
+    """If a test has this process die, say so loudly; and let no other machine count on it."""
+    name = failpoint_to_arm()
+    if not name:
+        return
+    hint = f"unset {FAILPOINT_VARIABLE}"
+    if not all(address.is_loopback for address in (config.listen, config.link) if address):
+        raise StartError(f"failpoint {name} is armed where other machines count on this one", hint)
+    try:
+        arm_failpoint(name)
+    except ValueError as error:
+        raise StartError(str(error), hint) from None
+    log.warning("failpoint_armed", name=name)
 
 
 def _open_tls(config: Config) -> ssl.SSLContext | None:

@@ -37,6 +37,7 @@ from storage import (
     PlannedChange,
     Ring,
     RingChangedError,
+    failpoint,
 )
 
 T = TypeVar("T")
@@ -228,6 +229,7 @@ class Member:
             raise FencedError(self._node_id, self._node.epoch)
         if actions.begin:
             self._slots.begin(actions.begin)
+            failpoint("serve.begun")
         elif actions.claim:
             await self._ask(
                 self._archive.claim_slots, self._node_id, self._node.epoch, actions.claim
@@ -253,6 +255,7 @@ class Member:
     async def _release(self, slots: Sequence[int]) -> None:
         """Give slots up, unless the archive does not take what was written in them."""
         node = self._node
+        failpoint("handoff.asked")
         # While they are still served: what is left to wait for afterwards is little.
         with trio.move_on_after(FLUSH_SECONDS) as patience:
             await node.flusher.wait_flushed(node.log.durable_lsn)
@@ -264,6 +267,7 @@ class Member:
         leaving = self._slots.end(served)
         for key in leaving:
             node.leaving[key] = node.active.pop(key)
+        failpoint("handoff.stopped")
         lsn_end = node.log.next_lsn
         with trio.move_on_after(FLUSH_SECONDS) as patience:
             await node.log.wait_durable(lsn_end)
@@ -273,7 +277,9 @@ class Member:
             self.stuck = "the archive does not take what is durable"
             await trio.sleep(RETRY_SECONDS)
             return
+        failpoint("handoff.flushed")
         await self._give_up(lsn_end, slots)
+        failpoint("handoff.released")
         self.stuck = None
         for key, server in leaving.items():
             del node.leaving[key]

@@ -30,6 +30,7 @@ from storage import (
     RealDirectory,
     Replica,
     StoredRecord,
+    failpoint,
     highest_epoch,
     open_commit_log,
     open_sync_thread,
@@ -113,6 +114,7 @@ async def _serve_log(
                 replica=node.replica,
             )
         )
+        failpoint("start.recovered")
         node.flusher = Flusher(
             flush_target,
             node_id.hex,
@@ -129,6 +131,7 @@ async def _serve_log(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.flusher.run)
             await node.flusher.flush_all()
+            failpoint("start.flushed")
             yield
             nursery.cancel_scope.cancel()
 

@@ -32,6 +32,7 @@ from storage.errors import (
     StorageError,
     StorageFullError,
 )
+from storage.failpoints import FAILPOINTS, arm_failpoint, failpoint
 from storage.flusher import Flusher, FlushOptions, FlushTarget, FlushThread
 from storage.flushprocess import FlushProcess, open_flush_process
 from storage.history import Recent, SessionSnapshot
@@ -74,6 +75,7 @@ __all__ = [
     "DEAD",
     "DRAINED",
     "DRAINING",
+    "FAILPOINTS",
     "JOINING",
     "REPLICATED",
     "UNKNOWN_SECONDS",
@@ -133,8 +135,10 @@ __all__ = [
     "StorageError",
     "StorageFullError",
     "StoredRecord",
+    "arm_failpoint",
     "check_log",
     "dump_log",
+    "failpoint",
     "highest_epoch",
     "lock_holder",
     "make_directory",

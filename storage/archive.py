@@ -23,6 +23,7 @@ from storage import batches, history, keys, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect
 from storage.errors import ArchiveUnavailableError, CursorMismatchError
+from storage.failpoints import failpoint
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
 from storage.membership import Heartbeat, Membership, Place, PlannedChange, Ring, RingChange
@@ -74,7 +75,7 @@ class Archive:
             ArchiveOwnedError: another node owns the archive, and was not retired.
             ArchiveUnavailableError: the database does not answer.
         """
-        with self._transaction() as connection:
+        with self._transaction("epoch") as connection:
             ownership.settle_level(connection, level)
             taken = ownership.take_epoch(
                 connection, node_id, level, above_epoch, alone=place is None
@@ -207,7 +208,7 @@ class Archive:
         Raises:
             RingChangedError: the ring is not as it was when the change was worked out.
         """
-        with self._transaction() as connection:
+        with self._transaction("change") as connection:
             return self._membership.change(connection, change)
 
     def list_ring_changes(self, limit: int = membership.HISTORY_MAX) -> list[RingChange]:
@@ -220,7 +221,7 @@ class Archive:
         Raises:
             FencedError: another epoch began, or the node was retired.
         """
-        with self._transaction() as connection:
+        with self._transaction("claim") as connection:
             return self._membership.claim(connection, node_id, epoch, slots)
 
     def release_slots(
@@ -232,7 +233,7 @@ class Archive:
             FencedError: another epoch began, or the node was retired.
             CursorMismatchError: the archive does not hold it.
         """
-        with self._transaction() as connection:
+        with self._transaction("release") as connection:
             return self._membership.release(connection, node_id, epoch, cursor, slots)
 
     def beat(self, node_id: str, epoch: int) -> None:
@@ -241,7 +242,7 @@ class Archive:
         Raises:
             FencedError: another epoch began, or the node was retired.
         """
-        with self._transaction() as connection:
+        with self._transaction("beat") as connection:
             membership.beat(connection, node_id, epoch)
 
     def read_beats(self) -> dict[str, Heartbeat]:
@@ -375,11 +376,12 @@ class Archive:
         cursor: int,
         records: Sequence[Record],
         check: Callable[[Connection], None],
+        name: str = "flush",
     ) -> None:
         """Move the cursor and add the rows, in one transaction that begins with `check`."""
 
         def flush(write: Callable[[Connection, Sequence[Record]], None]) -> None:
-            with self._transaction() as connection:
+            with self._transaction(name) as connection:
                 check(connection)
                 lsn_end = cursor + len(records)
                 ownership.move_cursor(connection, node_id, cursor, lsn_end)
@@ -393,11 +395,13 @@ class Archive:
             flush(self._rows.write_carefully)
 
     @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        """Commit at the end of the block, roll back if it raises."""
+    def _transaction(self, name: str = "") -> Iterator[Connection]:
+        """Commit at the end of the block, roll back if it raises; one with a name has failpoints."""
         try:
             with self._dialect.writer.begin() as connection:
                 yield connection
+                failpoint(f"{name}.written")
+            failpoint(f"{name}.committed")
         except SQLAlchemyError as error:
             raise unavailable(self._dialect, error) from error
 

@@ -33,6 +33,7 @@ import msgspec
 import trio
 
 from storage.errors import ArchiveUnavailableError, CursorMismatchError, StorageError
+from storage.failpoints import failpoint
 from storage.record import Record
 
 FREE_ROWS = 2_500
@@ -242,6 +243,7 @@ class Flusher:
                 await trio.sleep(self._backoff_seconds(attempts))
                 attempts += 1
         self.last_error = self.failing_since = None
+        failpoint("flush.known")
         await self._free(batch)
 
     async def _attempt(self, batch: list[Record], *, repeated: bool) -> bool:

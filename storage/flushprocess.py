@@ -22,6 +22,7 @@ import trio
 
 from storage import flushlink
 from storage.errors import ArchiveUnavailableError
+from storage.failpoints import armed_failpoint
 from storage.flushlink import Flush, Flushed, OpenArchive, Refused
 from storage.record import Record
 
@@ -98,6 +99,8 @@ class _Worker:
             raise _no_process(error) from error
         # `-P`: a directory named `storage` where the server was started is not this package.
         command = [sys.executable, "-P", "-m", "storage.flushworker", str(theirs.fileno())]
+        if armed := armed_failpoint():
+            command.append(armed)
         try:
             with theirs:
                 self.process = subprocess.Popen(  # noqa: S603 - ourselves

@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 from typing import BinaryIO
 
-from storage import flushlink
+from storage import failpoints, flushlink
 from storage.archive import Archive
 from storage.archiveopening import open_archive
 from storage.errors import StorageError
@@ -66,6 +66,7 @@ class Worker:
         return self._archive
 
     def _flush(self, request: Flush) -> Flushed | Refused:
+        failpoints.failpoint("flush.received")
         try:
             archive = self._open()
             if not self._named:
@@ -90,10 +91,12 @@ def end_with_server(link: socket.socket) -> None:
 
 
 def main() -> None:
-    """Serve the socket whose descriptor is the only argument."""
+    """Serve the socket whose descriptor is the first argument; a second one is a failpoint to die at."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.nice(NICENESS)
+    if len(sys.argv) > 2:
+        failpoints.arm_failpoint(sys.argv[2], takes_parent=True)
     link = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=end_with_server, args=(link,), daemon=True).start()
     Worker(link).run()

@@ -1,28 +1,65 @@
 """A cluster of real processes that is disturbed while clients write through its edge; they judge it afterwards."""
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import urllib.request
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
-from bench.server import Server, ServerOptions, open_server
+from bench.server import Server, ServerOptions, connect_loopback, open_server
 from runtime import plan_drain, plan_undrain, plan_weight
 from storage import (
     ACTIVE,
     DEAD,
     DRAINED,
     Archive,
+    ArchiveUnavailableError,
     PlannedChange,
     Ring,
     RingChangedError,
     open_archive,
 )
+from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.rounds import SETTINGS, CrashOptions, CrashResult, Load
 
 SETTLE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs, and how it and others find each other."""
+
+    archive: str
+    link: str = "127.0.0.1:0"
+    prefix: Sequence[str] = ()
+    connect: Callable[[int], Awaitable[trio.SocketStream]] = connect_loopback
+
+
+class Clients(Protocol):
+    """Clients of a cluster, who judge it: `Load`, or `Crowd`."""
+
+    result: CrashResult
+
+    @property
+    def acknowledged(self) -> int:
+        """How many messages have been acknowledged so far."""
+        ...
+
+    async def suffer(self, server: Server, disturb: Callable[..., Awaitable[None]]) -> None:
+        """Write while the cluster is disturbed; return when all is answered."""
+        ...
+
+    async def check_replays(self, server: Server) -> None:
+        """Compare every session with a replay from its beginning."""
+        ...
+
+    def check_archive(self) -> None:
+        """Compare every session with what the archive has."""
+        ...
 
 
 @dataclass
@@ -32,14 +69,22 @@ class Cluster:
     owners: list[Server]
     edge: Server
     archive: Archive
+    node_ids: dict[Server, str] = field(default_factory=dict)
 
     async def ring(self) -> Ring:
-        return await trio.to_thread.run_sync(self.archive.read_ring)
+        """Return the ring, as soon as the archive tells."""
+        with trio.fail_after(SETTLE_SECONDS):
+            while True:
+                with suppress(ArchiveUnavailableError):
+                    return await trio.to_thread.run_sync(self.archive.read_ring)
+                await trio.sleep(0.05)
 
     async def start(self) -> None:
         """Start all that is needed to serve."""
         for owner in self.owners:
+            known = {node.node_id for node in (await self.ring()).nodes}
             await owner.start()
+            (self.node_ids[owner],) = {n.node_id for n in (await self.ring()).nodes} - known
         await self.edge.start()
         await self.until_settled()
 
@@ -52,14 +97,39 @@ class Cluster:
                     return ring
                 await trio.sleep(0.05)
 
+    async def until_owns_nothing(self, owner: Server) -> None:
+        """Wait until none of the slots is this owner's, by the archive."""
+        with trio.fail_after(SETTLE_SECONDS):
+            while self.node_ids[owner] in (await self.ring()).owners:
+                await trio.sleep(0.05)
+
+    async def until_served(self) -> None:
+        """Wait until every owner serves exactly what is its own by the archive."""
+        ring = await self.until_settled()
+        with trio.fail_after(SETTLE_SECONDS):
+            for owner in self.owners:
+                owned = ring.owners.count(self.node_ids[owner])
+                while await trio.to_thread.run_sync(_slots_served, owner) != owned:
+                    await trio.sleep(0.05)
+
     async def change(self, plan: Callable[[Ring], PlannedChange]) -> None:
         """Change the ring."""
         while True:
             try:
                 await trio.to_thread.run_sync(self.archive.change_ring, plan(await self.ring()))
-            except RingChangedError:
+            except (RingChangedError, ArchiveUnavailableError):
                 continue
             return
+
+    async def drain(self, owner: Server) -> None:
+        """Ask for all that an owner has to be moved."""
+        node_id = self.node_ids[owner]
+        await self.change(lambda ring: plan_drain(ring, node_id, at_ms=0, actor="test"))
+
+    async def undrain(self, owner: Server) -> None:
+        """Ask for an owner to get its share again."""
+        node_id = self.node_ids[owner]
+        await self.change(lambda ring: plan_undrain(ring, node_id, at_ms=0, actor="test"))
 
     async def change_something(self, rng: random.Random) -> None:
         """Drain one node, or give it its share again, or another weight."""
@@ -79,46 +149,115 @@ def _is_calm(ring: Ring) -> bool:
     return all(node.state in {ACTIVE, DRAINED, DEAD} for node in ring.nodes)
 
 
+def _slots_served(owner: Server) -> int:
+    url = owner.url.replace("ws:", "http:").replace("/v1/ws", "/metrics")
+    with urllib.request.urlopen(url, timeout=5) as response:
+        lines = response.read().decode().splitlines()
+    (served,) = [line.split()[1] for line in lines if line.startswith("ringlog_slots_served ")]
+    return int(float(served))
+
+
 async def run_cluster(
     directory: Path,
     archive: str,
     disturb: Callable[[Cluster, Load], Awaitable[None]],
     owners: int = 2,
+    settings: Mapping[str, str] | None = None,
 ) -> CrashResult:
     """Run clients against a cluster while `disturb` does its worst, and judge what they saw."""
     options = CrashOptions(
         rounds=0, seed=1, directory=directory, archive=archive, writers=4, readers=1, shared=2
     )
     load = Load(options, lambda _: None)
-    async with _open_processes(directory, archive, owners) as cluster:
+    places = [Place(archive)] * owners
 
-        async def disturb_all(_: Server, load: Load) -> None:
+    async def disturb_all(cluster: Cluster) -> None:
+        await disturb(cluster, load)
+
+    return await run_clients(directory, archive, places, load, disturb_all, settings)
+
+
+async def run_crowd(
+    directory: Path,
+    options: CrowdOptions,
+    disturb: Callable[[Cluster, Crowd], Awaitable[None]],
+    owners: int = 2,
+    settings: Mapping[str, str] | None = None,
+) -> CrashResult:
+    """Do the same with clients that keep their own pace."""
+    crowd = Crowd(options)
+    places = [Place(options.archive)] * owners
+
+    async def disturb_all(cluster: Cluster) -> None:
+        await crowd.until_flowing()
+        await disturb(cluster, crowd)
+
+    return await run_clients(directory, options.archive, places, crowd, disturb_all, settings)
+
+
+async def run_clients(
+    directory: Path,
+    archive: str,
+    places: Sequence[Place],
+    clients: Clients,
+    disturb: Callable[[Cluster], Awaitable[None]],
+    settings: Mapping[str, str] | None = None,
+    edge: Place | None = None,
+) -> CrashResult:
+    """Do the same with clients of any kind, and owners and edge anywhere; `archive` is how it is reached from here.
+
+    Raises:
+        ServerError: A process ended that nobody told to.
+    """
+    edge = edge or Place(archive)
+    async with _open_processes(directory, archive, places, edge, settings or {}) as cluster:
+
+        async def disturb_all(*_: object) -> None:
             await cluster.start()
-            await disturb(cluster, load)
+            await disturb(cluster)
 
-        await load.suffer(cluster.edge, disturb_all)
-        await load.check_replays(cluster.edge)
+        async with AsyncExitStack() as watches:
+            for owner in cluster.owners:
+                await watches.enter_async_context(owner.watched())
+            try:
+                await clients.suffer(cluster.edge, disturb_all)
+            except Exception as error:
+                error.add_note("\n".join(clients.result.findings.examples))
+                raise
+            await clients.check_replays(cluster.edge)
         await cluster.edge.stop()
         for owner in cluster.owners:
             await owner.stop()
-    await trio.to_thread.run_sync(load.check_archive)
-    return load.result
+    await trio.to_thread.run_sync(clients.check_archive)
+    return clients.result
 
 
 @asynccontextmanager
-async def _open_processes(directory: Path, archive: str, owners: int) -> AsyncIterator[Cluster]:
+async def _open_processes(
+    directory: Path,
+    archive: str,
+    places: Sequence[Place],
+    edge: Place,
+    settings: Mapping[str, str],
+) -> AsyncIterator[Cluster]:
     async with AsyncExitStack() as stack:
 
-        async def process(name: str, **settings: str) -> Server:
-            own = directory / name
-            own.mkdir()
-            options = ServerOptions(own, archive, SETTINGS | settings)
+        async def process(name: str, place: Place, own: Mapping[str, str]) -> Server:
+            home = directory / name
+            home.mkdir()
+            told = {**SETTINGS, **settings, **own}
+            options = ServerOptions(
+                home, place.archive, told, prefix=place.prefix, connect=place.connect
+            )
             return await stack.enter_async_context(open_server(options))
 
         opened = open_archive(archive)
         stack.callback(opened.close)
         yield Cluster(
-            [await process(f"owner-{n}", role="owner", link="127.0.0.1:0") for n in range(owners)],
-            await process("edge", role="edge"),
+            [
+                await process(f"owner-{n}", place, {"role": "owner", "link": place.link})
+                for n, place in enumerate(places)
+            ],
+            await process("edge", edge, {"role": "edge"}),
             opened,
         )

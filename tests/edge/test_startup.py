@@ -2,25 +2,31 @@
 
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from bench.postgres import PostgresServer
+from edge.config import FAILPOINT_VARIABLE
 from storage import open_archive
-from tests.edge.server_process import ROOT, server_process
+from tests.edge.server_process import ROOT, join, open_socket, server_process
 
 # The promise is five seconds; a machine that runs two test processes on two cores gets twice that.
 REFUSAL_SECONDS_MAX = 10.0
 
 
-def refused(*flags: str, prefix: tuple[str, ...] = ()) -> str:
+def refused(
+    *flags: str, prefix: tuple[str, ...] = (), environment: Mapping[str, str] | None = None
+) -> str:
     """Start a server that must refuse to; return the one line that says why."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("RINGLOG_")}
     began = time.monotonic()
@@ -30,7 +36,7 @@ def refused(*flags: str, prefix: tuple[str, ...] = ()) -> str:
         text=True,
         timeout=4 * REFUSAL_SECONDS_MAX,
         check=False,
-        env=clean | {"PYTHONPATH": str(ROOT)},
+        env=clean | {"PYTHONPATH": str(ROOT)} | dict(environment or {}),
     )
     assert time.monotonic() - began < REFUSAL_SECONDS_MAX
     assert done.returncode == 1
@@ -62,6 +68,44 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path, name: str) 
 
     assert f"cannot write in the data directory {parent / name}: Permission denied" in line
     assert "--data DIR" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "why"),
+    [
+        ((), "flush.writen", "there is no failpoint flush.writen"),
+        (
+            ("--listen=0.0.0.0:0",),
+            "flush.written",
+            "is armed where other machines count on this one",
+        ),
+        (("--link=0.0.0.0:0",), "flush.written", "is armed where other machines count on this one"),
+    ],
+)
+def test_a_failpoint_that_does_not_exist_or_could_hurt_others_is_refused(
+    tmp_path: Path, flags: tuple[str, ...], name: str, why: str
+) -> None:
+    line = refused(f"--data={tmp_path}/data", *flags, environment={FAILPOINT_VARIABLE: name})
+
+    assert why in line
+    assert f"unset {FAILPOINT_VARIABLE}" in line
+
+
+def test_a_failpoint_that_is_armed_is_said_loudly_and_kills_where_it_stands(
+    tmp_path: Path,
+) -> None:
+    with server_process(
+        tmp_path / "data", environment={FAILPOINT_VARIABLE: "flush.received"}
+    ) as server:
+        server.wait_ready()
+        (line,) = [line for line in server.lines if "failpoint_armed" in line]
+        assert '"level": "warning"' in line
+        assert '"name": "flush.received"' in line
+
+        with suppress(ConnectionClosed), open_socket(server) as websocket:
+            join(websocket, "s")
+
+        assert server.wait() == -signal.SIGKILL
 
 
 def test_a_data_directory_that_is_a_file_is_named_as_such(tmp_path: Path) -> None:

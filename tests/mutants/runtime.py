@@ -205,8 +205,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "survivors are served before they are flushed",
         "runtime/opening.py",
-        "            await node.flusher.flush_all()\n            yield",
-        "            yield",
+        "            await node.flusher.flush_all()\n            failpoint",
+        "            failpoint",
         NODE + "test_what_is_acknowledged_is_replayed_after_a_restart",
     ),
     mutant(
