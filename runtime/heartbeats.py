@@ -23,6 +23,7 @@ class Heartbeats:
     """What was seen of every node's beat. Times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
+        self.reads = 0
         self._beats: dict[str, Heartbeat] = {}
         self._still_since: dict[str, float] = {}
         self._moved_at: dict[str, float] = {}
@@ -33,6 +34,7 @@ class Heartbeats:
         if self._read_at is None or now - self._read_at > GAP_SECONDS:
             self._still_since = dict.fromkeys(beats, now)
         self._read_at = now
+        self.reads += 1
         for node_id, beat in beats.items():
             if self._beats.get(node_id) != beat:
                 self._still_since[node_id] = now

@@ -50,6 +50,9 @@ RETRY_SECONDS = 0.2
 CONFIRMED_SHARE = 2 / 3
 """For how much of the time after which others may take over from it a node trusts that none has."""
 
+HEARINGS = 4
+"""Who has read the beats so often has heard of everyone who lives."""
+
 LEAVE_POLL_SECONDS = 0.02
 
 
@@ -185,7 +188,7 @@ class Member:
     async def leave(self) -> bool:
         """Give all slots to nodes that live, until this one starts again; return False if nobody could take them.
 
-        Returns when none is served any more, which may be never: bound it.
+        Returns when it owns none any more, which may be never: bound it.
         """
         self._leaving = True
         node = self._watch.ring.node(self._node_id)
@@ -194,13 +197,17 @@ class Member:
                 plan = partial(planning.plan_leave, alive=self.alive)
                 await self._change(partial(plan, self._watch.ring, self._node_id))
             except planning.PlanError:
-                return False
+                if self._heartbeats.reads >= HEARINGS:
+                    return False
+                await trio.sleep(RETRY_SECONDS)
+                await self._refresh()
             except (RingChangedError, ArchiveUnavailableError):
                 await trio.sleep(RETRY_SECONDS)
                 await self._refresh()
             else:
                 break
-        while self._slots.served:
+        # What is served no more is not given up yet: that takes a flush, and this task to live so long.
+        while self._slots.served or self._node_id in self._watch.ring.owners:
             self._watch.hurry()
             await trio.sleep(LEAVE_POLL_SECONDS)
         return True

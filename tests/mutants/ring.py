@@ -231,4 +231,11 @@ RING_MUTANTS = (
         TWIN + "test_a_node_starts_where_another_has_its_last_address_by_now",
         TWIN + "test_nobody_who_answers_is_not_waited_for",
     ),
+    mutant(
+        "an owner that has just started gives up when it has heard of nobody yet",
+        "runtime/member.py",
+        "HEARINGS = 4\n",
+        "HEARINGS = 0\n",
+        CLUSTER + "test_an_owner_that_leaves_before_it_has_heard_of_anybody_listens_first",
+    ),
 )

@@ -289,3 +289,16 @@ async def test_an_edge_that_comes_first_says_so_and_waits_for_an_owner(
         assert not served.is_set()
         async with open_members(tmp_path, archive, 1):
             await served.wait()
+
+
+async def test_an_owner_that_leaves_before_it_has_heard_of_anybody_listens_first(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with open_members(tmp_path, archive, 2) as (stays, leaves):
+        assert leaves.cluster.member is not None
+        with trio.fail_after(20):
+            assert await leaves.cluster.member.leave()
+        ring = await trio.to_thread.run_sync(archive.read_ring)
+        # What it had is the other's, or about to be; none is left behind with a node that is gone.
+        assert leaves.node_id not in ring.owners
+        assert set(ring.targets) == {stays.node_id}
