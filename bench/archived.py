@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
+import psycopg
 import sqlalchemy
 
 from bench.checker import Replayed
@@ -46,7 +47,7 @@ class ArchivedRowError(Exception):
 
 def read_archived(url: str, prefix: str) -> Iterator[tuple[str, list[Archived]]]:
     """Yield each session whose id begins with `prefix`, and its messages by seq."""
-    engine = sqlalchemy.create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1))
+    engine = _engine(url)
     try:
         with engine.connect().execution_options(yield_per=ROWS_PER_FETCH) as connection:
             rows = connection.execute(_QUERY, {"pattern": f"{prefix}%"})
@@ -54,6 +55,13 @@ def read_archived(url: str, prefix: str) -> Iterator[tuple[str, list[Archived]]]
                 yield session, [_archived(*row) for row in group]
     finally:
         engine.dispose()
+
+
+def _engine(url: str) -> sqlalchemy.Engine:
+    if url.startswith("sqlite"):
+        return sqlalchemy.create_engine(url)
+    # The driver reads it itself: it may name several hosts.
+    return sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
 
 
 def _archived(

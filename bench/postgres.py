@@ -130,10 +130,10 @@ class PrivatePostgresServer(PostgresServer):
     ) -> None:
         super().__init__(f"postgresql://postgres@127.0.0.1:{free_port()}/postgres")
         self._binaries = binaries
-        self._directory = directory
+        self.directory = directory
         self._settings = settings
         self._prefix = prefix
-        self._user = _server_user()
+        self.user = _server_user()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -148,9 +148,8 @@ class PrivatePostgresServer(PostgresServer):
         Raises:
             PostgresError: It cannot be made; the message says why.
         """
-        if self._user is not None:
-            os.chown(self._directory, self._user.pw_uid, self._user.pw_gid)
-        command = [str(self._binaries / "initdb"), f"--pgdata={self._directory}/data"]
+        self.own_directory()
+        command = [str(self._binaries / "initdb"), f"--pgdata={self.directory}/data"]
         command += ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"]
         if self._settings.get("fsync") == "off":
             command.append("--no-sync")
@@ -162,12 +161,17 @@ class PrivatePostgresServer(PostgresServer):
                 stderr=log,
                 cwd="/",
                 preexec_fn=end_with_parent,
-                user=None if self._user is None else self._user.pw_uid,
-                group=None if self._user is None else self._user.pw_gid,
-                extra_groups=None if self._user is None else [],
+                user=None if self.user is None else self.user.pw_uid,
+                group=None if self.user is None else self.user.pw_gid,
+                extra_groups=None if self.user is None else [],
             )
         if made.returncode != 0:
             raise PostgresError(f"initdb fails:\n{self._log().read_text()[-2000:]}")
+
+    def own_directory(self) -> None:
+        """Give the server's own user its directory."""
+        if self.user is not None:
+            os.chown(self.directory, self.user.pw_uid, self.user.pw_gid)
 
     def start(self) -> None:
         """Start, and return when it answers. It dies with the thread that called this."""
@@ -175,10 +179,10 @@ class PrivatePostgresServer(PostgresServer):
         settings = self._settings | {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
-            "unix_socket_directories": str(self._directory),
+            "unix_socket_directories": str(self.directory),
         }
         command = [*self._prefix, str(self._binaries / "postgres")]
-        command += ["-D", str(self._directory / "data")]
+        command += ["-D", str(self.directory / "data")]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log().open("ab") as log:
@@ -190,9 +194,9 @@ class PrivatePostgresServer(PostgresServer):
                 cwd="/",
                 # One call into libc, prepared beforehand: nothing that another thread could hold.
                 preexec_fn=end_with_parent,  # noqa: PLW1509
-                user=None if self._user is None else self._user.pw_uid,
-                group=None if self._user is None else self._user.pw_gid,
-                extra_groups=None if self._user is None else [],
+                user=None if self.user is None else self.user.pw_uid,
+                group=None if self.user is None else self.user.pw_gid,
+                extra_groups=None if self.user is None else [],
             )
         self._wait_ready()
 
@@ -223,7 +227,7 @@ class PrivatePostgresServer(PostgresServer):
                 return
 
     def _log(self) -> Path:
-        return self._directory / "server.log"
+        return self.directory / "server.log"
 
 
 @contextmanager

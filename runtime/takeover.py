@@ -16,7 +16,14 @@ import trio
 
 from runtime import planning
 from runtime.codec import decode_record
-from storage import Archive, CursorMismatchError, NodeEntry, Ring, RingChangedError
+from storage import (
+    Archive,
+    CursorMismatchError,
+    NodeEntry,
+    Ring,
+    RingChangedError,
+    failpoint,
+)
 
 FLUSH_ROWS = 5_000
 """Records in one transaction, as in an owner's own flushes."""
@@ -53,7 +60,9 @@ async def take_over(
     """
     if not dead.sealed:
         await ask(archive.seal_node, dead.node_id, dead.epoch)
+    failpoint("takeover.sealed")
     await _archive_batches(archive, ask, dead)
+    failpoint("takeover.archived")
     while True:
         ring: Ring = await ask(archive.read_ring)
         change = await trio.to_thread.run_sync(

@@ -104,7 +104,7 @@ class Archive:
 
         Return False if there was nothing to end: its epoch is another one by now, or sealed.
         """
-        with self._transaction() as connection:
+        with self._transaction("seal") as connection:
             sealed = ownership.seal_epoch(connection, node_id, epoch)
             if sealed:
                 self._membership.note_sealed(connection, node_id)
@@ -124,6 +124,7 @@ class Archive:
             cursor,
             records,
             lambda connection: ownership.check_epoch(connection, node_id, epoch),
+            "flush",
         )
 
     # What owners add before they acknowledge, and what others do with it
@@ -172,6 +173,7 @@ class Archive:
             cursor,
             records,
             lambda connection: ownership.check_sealed(connection, node_id, epoch),
+            "inherit",
         )
 
     def take_over(self, epoch: int, change: PlannedChange) -> int:
@@ -184,7 +186,7 @@ class Archive:
             CursorMismatchError: not all that it added is flushed.
             RingChangedError: the ring is not as it was when the change was worked out.
         """
-        with self._transaction() as connection:
+        with self._transaction("takeover") as connection:
             ownership.check_sealed(connection, change.node_id, epoch)
             cursor = ownership.read_ownership(connection, change.node_id).cursor
             added = batches.read_batches_end(connection, change.node_id)
@@ -376,7 +378,7 @@ class Archive:
         cursor: int,
         records: Sequence[Record],
         check: Callable[[Connection], None],
-        name: str = "flush",
+        name: str,
     ) -> None:
         """Move the cursor and add the rows, in one transaction that begins with `check`."""
 

@@ -12,7 +12,17 @@ import os
 import signal
 from dataclasses import dataclass
 
-TRANSACTIONS = ("epoch", "flush", "claim", "release", "change", "beat")
+TRANSACTIONS = (
+    "epoch",
+    "flush",
+    "claim",
+    "release",
+    "change",
+    "beat",
+    "seal",
+    "inherit",
+    "takeover",
+)
 """What an owner does in the archive. Each has two points: `written`, when all is done but the COMMIT, and
 `committed`, when that has returned and nobody knows."""
 
@@ -21,6 +31,7 @@ FAILPOINTS = frozenset(
     | {"start.recovered", "start.flushed", "serve.begun"}
     | {"handoff.asked", "handoff.stopped", "handoff.flushed", "handoff.released"}
     | {"flush.received", "flush.known"}
+    | {"takeover.sealed", "takeover.archived"}
 )
 
 

@@ -36,6 +36,18 @@ LEAVING = (
 COMING = ("claim.written", "claim.committed", "serve.begun")
 """While it gets its share again."""
 
+TAKING_OVER = (
+    "seal.written",
+    "seal.committed",
+    "takeover.sealed",
+    "inherit.written",
+    "inherit.committed",
+    "takeover.archived",
+    "takeover.written",
+    "takeover.committed",
+)
+"""While it takes over from another; on PostgreSQL, with nobody else who could."""
+
 TIMES_MAX = {name: 3 for name in FAILPOINTS if name.startswith(("flush.", "beat."))} | {
     "handoff.asked": 2,
     "handoff.stopped": 2,
@@ -72,6 +84,22 @@ class Deaths:
         await self._die_in_turn(points, self._cluster.undrain)
         await self._victim.start()
         await self._cluster.until_settled()
+
+    async def die_while_taking_over(self, points: Sequence[str], lost: Server) -> None:
+        """Die at each point of taking over from `lost`, which is killed each time, and take over in the end."""
+        for point in points:
+            await self._victim.kill()
+            await self._victim.spawn({FAILPOINT_VARIABLE: f"{point}:1"})
+            await self._victim.wait_ready()
+            await self._cluster.until_settled()
+            await lost.kill()
+            code = await self._victim.wait_ended(DEATH_SECONDS_MAX)
+            assert code == -signal.SIGKILL, f"{point}: exit code {code}"
+            self.counts[point] += 1
+            await self._victim.start()
+            await self._cluster.until_owns_nothing(lost)
+            await lost.start()
+            await self._cluster.until_settled()
 
     async def _die_in_turn(
         self, points: Sequence[str], lead: Callable[[Server], Awaitable[None]] | None = None
