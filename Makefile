@@ -2,7 +2,7 @@
 # Every target sets up what it needs; the bootstrap does nothing when the lock files are unchanged.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-slow check bench peers results growth demo crash mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
+.PHONY: help run test test-slow check bench peers results growth demo crash simulate mutants soak fmt fmt-check lint types arch lock clean setup setup-dev
 
 # Two workers fill two cores; each starts its own private PostgreSQL, so more cost more than they win.
 JOBS ?= 2
@@ -47,6 +47,9 @@ growth: setup-dev  ## measure what may grow with messages, sessions and time; tw
 
 demo: setup-dev  ## real conversations through a server that is killed twice
 	@$(PY) -m bench demo $(ARGS)
+
+simulate: setup-dev  ## a simulated cluster, 20,000 schedules of faults; ARGS="--seed 7 --trace" shows one
+	@$(PY) -m tests.simulation $(ARGS)
 
 crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
 	@$(PY) -m tests.crash $(ARGS)

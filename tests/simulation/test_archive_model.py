@@ -1,0 +1,164 @@
+"""The simulated archive answers as the real one does: the same calls, drawn at random, on both.
+
+What it does beyond that, wait for row locks, is compared with PostgreSQL's documentation by hand, and tested for the
+product's own statements in `tests/storage/`.
+"""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from storage import Archive, Place, PlannedChange, StorageError
+from tests.simulation.archive import SimulatedArchive
+from tests.simulation.rows import DeadlockError, Rows
+from tests.simulation.weather import Weather
+from tests.storage.archive_records import message, session_row
+
+NODES = ("node-a", "node-b")
+SLOTS = 4
+CALLS = 250
+
+Call = tuple[str, tuple[Any, ...]]
+
+
+def draw_call(random: Random, archive: SimulatedArchive) -> Call:
+    """Return a call as a node or an operator makes it, or one that comes too late or from the wrong place."""
+    node = random.choice(NODES)
+    epoch, lsn = archive.epoch_of(node).epoch, archive.cursor_of(node)
+    version = archive.ring().version
+    epoch -= random.random() < 0.2
+    lsn += random.choice((-1, 0, 0, 0, 0, 1))
+    version += random.random() < 0.2
+    slots = sorted(random.sample(range(SLOTS), random.randint(1, SLOTS)))
+    first = random.randint(1, 5)
+    records = [message(seq, session=node) for seq in range(first, first + random.randint(1, 3))]
+    other = message(first, session=node, body=b"{}")
+    change = PlannedChange(
+        version,
+        7,
+        "me",
+        "weight",
+        node,
+        targets=[(slot, random.choice((*NODES, ""))) for slot in slots],
+        states=[(node, random.choice(("active", "draining")))],
+        weights=[(node, random.randint(1, 5))],
+    )
+    calls: list[tuple[int, Call]] = [
+        (1, ("begin_epoch", (node, "local", random.choice((0, 0, 9)), Place(node, 1, SLOTS)))),
+        (1, ("retire_node", (node, epoch))),
+        (2, ("flush", (node, epoch, lsn, (session_row(node), *records)))),
+        (3, ("flush", (node, epoch, lsn, tuple(records)))),
+        (1, ("flush", (node, epoch, lsn, (*records, other)))),
+        (4, ("claim_slots", (node, epoch, tuple(slots)))),
+        (3, ("release_slots", (node, epoch, lsn, tuple(slots)))),
+        (1, ("beat", (node, epoch))),
+        (3, ("read_ring", ())),
+        (1, ("read_ring_version", ())),
+        (1, ("read_beats", ())),
+        (2, ("read_session", ("default", node, 2, node, lsn))),
+        (2, ("read_messages", ("default", node, first, 2))),
+        (3, ("change_ring", (change,))),
+    ]
+    return random.choices([call for _, call in calls], [weight for weight, _ in calls])[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_simulated_archive_answers_as_the_real_one(archive: Archive, seed: int) -> None:
+    random = Random(seed)
+    simulated = SimulatedArchive(Weather(random))
+    simulated.server.weather.delayed = 0
+    answers: set[tuple[str, str]] = set()
+    for number in range(CALLS):
+        name, arguments = draw_call(random, simulated)
+        if number < len(NODES):
+            name, arguments = "begin_epoch", (NODES[number], "local", 0, Place("a", 1, SLOTS))
+        wanted = await answer(getattr(archive, name), arguments)
+        assert await answer(getattr(simulated, name), arguments) == wanted, (name, arguments)
+        answers.add((name, wanted[0].__name__ if wanted[0] else str(bool(wanted[1]))))
+    assert answers >= {
+        ("claim_slots", "True"),
+        ("claim_slots", "False"),
+        ("claim_slots", "FencedError"),
+        ("release_slots", "True"),
+        ("release_slots", "CursorMismatchError"),
+        ("change_ring", "True"),
+        ("change_ring", "RingChangedError"),
+        ("flush", "False"),
+        ("flush", "FencedError"),
+        ("flush", "CursorMismatchError"),
+        ("flush", "ArchiveConflictError"),
+        ("read_messages", "True"),
+    }
+
+
+async def answer(call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return what a call returns, or what it raises, with its reason."""
+    try:
+        result = call(*arguments)
+        return "", await result if isinstance(result, Awaitable) else result
+    except StorageError as error:
+        return type(error), str(error)
+
+
+async def test_who_shares_a_row_holds_up_who_changes_it_until_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    rows = Rows()
+    rows.committed["epoch",] = 1
+    holder, taker = rows.begin(), rows.begin()
+    assert await holder.lock(("epoch",), lambda epoch: epoch == 1, share=True) == 1
+
+    async def take() -> None:
+        await taker.update([("epoch",)], lambda _: True, lambda epoch: epoch + 1)
+        taker.commit()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        await trio.sleep(1)
+        assert rows.committed["epoch",] == 1
+        holder.commit()
+    assert rows.committed["epoch",] == 2
+
+
+async def test_who_waited_for_a_row_looks_at_it_again() -> None:
+    rows = Rows()
+    rows.committed["epoch",] = 1
+    changer, checker = rows.begin(), rows.begin()
+    await changer.update([("epoch",)], lambda _: True, lambda epoch: epoch + 1)
+    found = []
+
+    async def check() -> None:
+        found.append(await checker.lock(("epoch",), lambda epoch: epoch == 1, share=True))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(check)
+        await trio.testing.wait_all_tasks_blocked()
+        changer.commit()
+    assert found == [None]
+
+
+async def test_what_is_not_committed_is_seen_by_nobody_else() -> None:
+    rows = Rows()
+    writer, reader = rows.begin(), rows.begin()
+    await writer.insert(("row",), 5)
+    assert (writer.read(("row",)), reader.read(("row",))) == (5, None)
+    writer.end()
+    assert not writer.commit()
+    assert reader.read(("row",)) is None
+
+
+async def test_a_circle_of_waiting_transactions_is_an_error() -> None:
+    rows = Rows()
+    rows.committed |= {("a",): 1, ("b",): 1}
+    one, other = rows.begin(), rows.begin()
+    await one.lock(("a",), bool)
+    await other.lock(("b",), bool)
+    with pytest.raises(ExceptionGroup) as raised:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one.lock, ("b",), bool)
+            await trio.testing.wait_all_tasks_blocked()
+            await other.lock(("a",), bool)
+    assert raised.group_contains(DeadlockError)
