@@ -127,6 +127,15 @@ class Config:
             "HOST:PORT where other nodes reach this owner; without it the node is alone",
         ),
     ]
+    link_cert: Annotated[
+        Path | None,
+        Option(parse_path, None, "certificate of this node for links, PEM; encrypts them"),
+    ]
+    link_key: Annotated[Path | None, Option(parse_path, None, "private key of --link-cert, PEM")]
+    link_ca: Annotated[
+        Path | None,
+        Option(parse_path, None, "the authority that signs the certificates of all nodes, PEM"),
+    ]
     weight: Annotated[
         int,
         Option(parse_integer(1, 100), "1", "this owner's share of the sessions beside the others'"),
@@ -373,11 +382,23 @@ def _complete_server(values: dict[str, Any], origins: dict[str, str]) -> None:
     if values["role"] == "edge" and values["link"] is not None:
         reason = "an edge owns no sessions, so nobody links to it"
         raise ConfigError("link", str(values["link"]), origins["link"], reason)
-    for given, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
-        if values[given] is not None and values[missing] is None:
-            raise ConfigError(
-                given, str(values[given]), origins[given], f"{missing} is missing; TLS needs both"
-            )
+    _check_whole(values, origins, ("tls_cert", "tls_key"), "TLS needs both")
+    links = ("link_cert", "link_key", "link_ca")
+    _check_whole(values, origins, links, "TLS on links needs all three")
+    if values["link_cert"] is not None and values["role"] != "edge" and values["link"] is None:
+        reason = "nobody links to this node: it needs link"
+        raise ConfigError("link_cert", str(values["link_cert"]), origins["link_cert"], reason)
+
+
+def _check_whole(
+    values: dict[str, Any], origins: dict[str, str], names: tuple[str, ...], needs: str
+) -> None:
+    """Refuse some of several options that are of use only together."""
+    given = [name for name in names if values[name] is not None]
+    for name in names:
+        if given and values[name] is None:
+            reason = f"{name} is missing; {needs}"
+            raise ConfigError(given[0], str(values[given[0]]), origins[given[0]], reason)
 
 
 def _default_url(environment: Mapping[str, str], file: str | None) -> str:

@@ -76,6 +76,8 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from _check_start(config, state)
     if config.tls_cert is not None and config.tls_key is not None:
         yield _check_tls(config.tls_cert, config.tls_key)
+    if config.link_cert is not None and config.link_key is not None:
+        yield _check_tls(config.link_cert, config.link_key, config.link_ca)
 
 
 def measure_sync(directory: Path) -> list[float]:
@@ -360,15 +362,19 @@ def _check_keys(config: Config, keys: list[ApiKey]) -> Iterator[Finding]:
         )
 
 
-def _check_tls(certificate: Path, key: Path) -> Finding:
+def _check_tls(certificate: Path, key: Path, authority: Path | None = None) -> Finding:
+    """Check a server's certificate, or with an `authority` that of its links."""
+    name = "TLS" if authority is None else "TLS on links"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key)
+        if authority is not None:
+            context.load_verify_locations(authority)
     except (OSError, ssl.SSLError) as error:
         return Finding(
             "failure",
-            "TLS",
-            f"{certificate}, {key}: {error}",
+            name,
+            f"{certificate}, {key}{f', {authority}' if authority else ''}: {error}",
             "give a PEM chain and its own private key",
         )
-    return Finding("ok", "TLS", f"{certificate} and its key fit each other")
+    return Finding("ok", name, f"{certificate} and its key fit each other")

@@ -49,6 +49,7 @@ from edge.watch import Watch
 from runtime import (
     ClusterOptions,
     Host,
+    LinkTls,
     Member,
     Node,
     NodeOptions,
@@ -132,7 +133,7 @@ class Server:
         """
         config = self.config
         _arm_failpoint(config)
-        tls = _open_tls(config)
+        tls, link_tls = _open_tls(config), _open_link_tls(config)
         listener = _bind(config.listen, self._limits)
         with listener.socket:
             await trio.to_thread.run_sync(_make_data_directory, config)
@@ -148,7 +149,10 @@ class Server:
                         )
                         node = await stack.enter_async_context(
                             open_node(
-                                _node_options(config, link), archive, flush_target=flush_process
+                                _node_options(config, link),
+                                archive,
+                                flush_target=flush_process,
+                                tls=link_tls,
                             )
                         )
                     host: Host
@@ -156,7 +160,7 @@ class Server:
                     if link is None and node is not None:
                         host = node
                     else:
-                        options = _cluster_options(config, node, link)
+                        options = _cluster_options(config, node, link, link_tls)
                         cluster = await stack.enter_async_context(
                             open_cluster(options, archive, node)
                         )
@@ -328,6 +332,19 @@ def _open_tls(config: Config) -> ssl.SSLContext | None:
         ) from None
 
 
+def _open_link_tls(config: Config) -> LinkTls | None:
+    certificate, key, authority = config.link_cert, config.link_key, config.link_ca
+    if certificate is None or key is None or authority is None:
+        return None
+    try:
+        return LinkTls(str(certificate), str(key), str(authority))
+    except OSError as error:  # SSLError is one
+        raise StartError(
+            f"cannot use {certificate} with {key} and {authority} for links: {_reason(error)}",
+            "give a PEM chain, its own private key, and the certificates of the authority that signs all nodes'",
+        ) from None
+
+
 def _bind(address: Address, limits: Limits) -> trio.SocketListener:
     try:
         return open_listener(address.host, address.port, limits)
@@ -419,12 +436,16 @@ def _node_options(config: Config, link: trio.SocketListener | None) -> NodeOptio
 
 
 def _cluster_options(
-    config: Config, node: Node | None, link: trio.SocketListener | None
+    config: Config,
+    node: Node | None,
+    link: trio.SocketListener | None,
+    tls: LinkTls | None,
 ) -> ClusterOptions:
     return ClusterOptions(
         idle_seconds=config.idle_seconds,
         node_id="" if node is None else node.flusher.node_id,
         listener=link,
+        tls=tls,
         link_failed=_tell_link_failed,
         taken_over=_tell_taken_over,
         waiting=_tell_waiting,

@@ -31,6 +31,7 @@ from runtime.identifiers import (
     is_kind,
     parse_time,
 )
+from runtime.links.tls import LinkTls
 from runtime.member import Member
 from runtime.node import DISK_STALLED_SECONDS, Node
 from runtime.nodeoptions import NodeOptions, NodeStatistics
@@ -95,6 +96,7 @@ __all__ = [
     "Follower",
     "Host",
     "InvalidFieldError",
+    "LinkTls",
     "Member",
     "MessagePage",
     "Move",

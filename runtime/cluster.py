@@ -15,6 +15,7 @@ from runtime.links.owner import OwnerLink
 from runtime.links.pool import Dial, Pool, dial_tcp
 from runtime.links.reports import LinkReports, peer_of
 from runtime.links.stream import LinkGarbledError, LinkLostError, welcome
+from runtime.links.tls import LinkTls
 from runtime.member import Member
 from runtime.node import Node
 from runtime.ringwatch import POLL_SECONDS, RingWatch
@@ -30,6 +31,8 @@ class ClusterOptions:
     node_id: str = ""
     listener: trio.abc.Listener[trio.abc.Stream] | None = None
     dial: Dial = dial_tcp
+    tls: LinkTls | None = None
+    """What links are encrypted with, in place of `dial`; without it they are not."""
     link_failed: Callable[[str, Exception], None] = lambda _peer, _error: None
     """Told of links that were refused, or ended by more than a lost connection, and of who is at the other end."""
     taken_over: Callable[[str, int | Exception], None] = lambda _node_id, _outcome: None
@@ -72,7 +75,7 @@ async def open_cluster(
             start_soon=nursery.start_soon,
             received=lambda: router.publish(),  # noqa: PLW0108 - made below
             reports=reports,
-            dial=options.dial,
+            dial=options.dial if options.tls is None else options.tls.dial,
         )
         router = Router(
             watch,
@@ -90,7 +93,7 @@ async def open_cluster(
         if member is not None and node is not None:
             nursery.start_soon(member.run)
             assert options.listener is not None
-            links = _Links(options.node_id, node, secret, len(ring.owners), reports)
+            links = _Links(options, node, secret, len(ring.owners), reports)
             member.unconfirmed = links.drop
             await nursery.start(trio.serve_listeners, links.serve, [options.listener])
         try:
@@ -115,9 +118,10 @@ class _Links:
     """Answers the links of other nodes, and of this one to itself."""
 
     def __init__(
-        self, node_id: str, node: Node, secret: bytes, slots: int, reports: LinkReports
+        self, options: ClusterOptions, node: Node, secret: bytes, slots: int, reports: LinkReports
     ) -> None:
-        self._node_id = node_id
+        self._node_id = options.node_id
+        self._tls = options.tls
         self._node = node
         self._secret = secret
         self._slots = slots
@@ -133,6 +137,9 @@ class _Links:
         """Serve one connection to its end; only what the node itself cannot survive ends more than that."""
         peer = peer_of(stream)
         try:
+            if self._tls is not None:
+                assert isinstance(stream, trio.SocketStream)
+                stream = await self._tls.accept(stream)
             link, _ = await welcome(
                 stream, self._secret, self._node_id, self._node.epoch, self._slots
             )

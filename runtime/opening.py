@@ -15,6 +15,8 @@ from pathlib import Path
 import trio
 
 from runtime.codec import decode_record
+from runtime.links.pool import dial_tcp
+from runtime.links.tls import LinkTls
 from runtime.node import Node
 from runtime.nodeoptions import NodeOptions
 from runtime.twin import check_no_twin
@@ -43,11 +45,12 @@ async def open_node(
     archive: Archive,
     directory: Directory | None = None,
     flush_target: FlushTarget | None = None,
+    tls: LinkTls | None = None,
 ) -> AsyncIterator[Node]:
     """Recover this data directory and serve its sessions until the block ends.
 
     The log is in `data_dir/log`, or in a directory that the caller has opened and will close. Flushes run
-    in a worker thread, or where `flush_target` does them.
+    in a worker thread, or where `flush_target` does them. `tls` is what links of its cluster are encrypted with.
 
     Raises:
         StorageError: the directory is locked, another process is this node, the log is damaged, the archive does
@@ -57,7 +60,8 @@ async def open_node(
     opened = _lock_directory(log_dir) if directory is None else nullcontext(directory)
     async with opened as log_directory:
         node_id = await trio.to_thread.run_sync(_load_node_id, options.data_dir)
-        await check_no_twin(archive, node_id.hex, options.place)
+        dial = dial_tcp if tls is None else tls.dial
+        await check_no_twin(archive, node_id.hex, options.place, dial)
         node = Node(options, archive)
         async with (
             _serve_log(node, log_directory, node_id, flush_target or FlushThread(archive)),

@@ -8,7 +8,7 @@ last, who answers there is asked first. Nobody who answers in time proves nothin
 import trio
 
 from runtime.links.handshake import LINK_SECRET, HandshakeError
-from runtime.links.pool import dial_tcp
+from runtime.links.pool import Dial, dial_tcp
 from runtime.links.stream import LinkLostError, greet
 from storage import Archive, NodeRunningError, Place
 
@@ -16,7 +16,9 @@ ANSWER_SECONDS = 1.0
 """How long an answer is waited for: a process that serves needs milliseconds, and a start should not hang."""
 
 
-async def check_no_twin(archive: Archive, node_id: str, place: Place | None) -> None:
+async def check_no_twin(
+    archive: Archive, node_id: str, place: Place | None, dial: Dial = dial_tcp
+) -> None:
     """Ask at the node's last address whether it runs there; at its own new one, `place`, nobody else can.
 
     Raises:
@@ -28,15 +30,15 @@ async def check_no_twin(archive: Archive, node_id: str, place: Place | None) -> 
     if entry is None or not entry.address or (place is not None and place.address == entry.address):
         return
     secret = await trio.to_thread.run_sync(archive.secret, LINK_SECRET)
-    if await _answers(entry.address, secret, node_id, len(ring.owners)):
+    if await _answers(dial, entry.address, secret, node_id, len(ring.owners)):
         raise NodeRunningError(node_id, entry.address)
 
 
-async def _answers(address: str, secret: bytes, node_id: str, slots: int) -> bool:
+async def _answers(dial: Dial, address: str, secret: bytes, node_id: str, slots: int) -> bool:
     answered = False
     with trio.move_on_after(ANSWER_SECONDS):
         try:
-            async with await dial_tcp(address) as stream:
+            async with await dial(address) as stream:
                 await greet(stream, secret, node_id, slots, node_id)
                 answered = True
         except (OSError, trio.TooSlowError, LinkLostError, HandshakeError):

@@ -57,7 +57,13 @@ KINDS = {
     ),
     "link_protocol": Kind(
         "what answers at its address is no owner",
-        "what is at the other end is no Ringlog node: look at what listens on, or connects to, the --link address",
+        "what is at the other end is no Ringlog node, or has --link-cert where this one has not: look at what "
+        "listens on, or connects to, the --link address",
+    ),
+    "link_tls": Kind(
+        "the two do not accept each other's certificates",
+        "both need --link-cert, --link-key and --link-ca: each a certificate that is signed by what the other has as "
+        "--link-ca and has not expired, an owner's for the host in its --link address",
     ),
     "link_timeout": Kind(
         "it does not answer",

@@ -187,8 +187,7 @@ async def greet(
     """Be the edge of a new connection to the node `owner`.
 
     Raises:
-        HandshakeError: The other side is not that node of this cluster, or does not want this edge.
-        LinkLostError: It hung up.
+        HandshakeError: The other side is not that node of this cluster, or does not want this edge, or hung up.
     """
     buffer = FrameBuffer()
     greeting = Greeting(PROTOCOL_VERSION, node_id, slots, secrets.token_bytes(NONCE_BYTES))
@@ -198,6 +197,11 @@ async def greet(
             answer = read_welcome(await _receive(stream, buffer), secret, greeting, owner)
             await stream.send_all(messages.encode(Proof(prove(secret, "edge", greeting, answer))))
             return LinkStream(stream, buffer)
+    except LinkLostError as error:
+        # In TLS 1.3 an owner that does not accept this side's certificate hangs up after all seemed well.
+        code = "link_tls" if isinstance(stream, trio.SSLStream) else "link_refused"
+        reason = f"the owner did not go on with the handshake ({error}): see its log"
+        raise HandshakeError(code, reason) from error
     except HandshakeError as error:
         refused = error
     await _say_why(stream, refused)

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import trustme
+
 from storage import ACTIVE, Place, PlannedChange, open_archive
-from tests.edge.server_process import open_socket, server_process, wait_until
+from tests.edge.server_process import join, open_socket, send, server_process, wait_until
 
 SLOTS = 4_096
 
@@ -63,6 +65,46 @@ def test_a_link_that_is_refused_is_a_line_that_says_what_to_do(tmp_path: Path) -
     assert line["code"] == "link_protocol"
     assert "what came is no handshake" in line["reason"]
     assert "look at what listens on" in line["hint"]
+
+
+def test_links_are_encrypted_where_there_are_certificates(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name, host in (("owner", "127.0.0.1"), ("edge", "edge.example")):
+        issued = authority.issue_cert(host)
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+
+    def flags(name: str, key: str) -> list[str]:
+        files = {"cert": f"{name}.pem", "key": f"{key}.key", "ca": "ca.pem"}
+        return [
+            f"--role={name}",
+            f"--archive=sqlite:///{tmp_path}/archive.db",
+            *(f"--link-{option}={tmp_path / file}" for option, file in files.items()),
+        ]
+
+    with (
+        server_process(tmp_path / "owner", "--link=127.0.0.1:0", *flags("owner", "owner")) as owner,
+        server_process(tmp_path / "edge", *flags("edge", "edge")) as edge,
+    ):
+        owner.wait_ready()
+        edge.wait_ready()
+        with open_socket(edge) as websocket:
+            join(websocket, "s")
+            assert send(websocket, "s", "over TLS") == 1
+        # Without certificates of its own, an edge gets nowhere.
+        plain = flags("edge", "edge")[:2]
+        with server_process(tmp_path / "plain", *plain) as stranger:
+            stranger.wait_ready()
+            with open_socket(stranger) as websocket:
+                websocket.send(json.dumps({"type": "join", "ref": "1", "session": "s"}))
+                wait_until(lambda: any('"link_refused"' in line for line in stranger.lines))
+        [line] = [event for event in owner.events() if event["event"] == "link_refused"]
+        assert line["code"] == "link_tls"
+    with server_process(tmp_path / "edge", *flags("edge", "owner")) as wrong:
+        assert wrong.wait() == 1
+        assert "for links" in wrong.lines[-1]
+        assert "its own private key" in wrong.lines[-1]
 
 
 def test_a_copy_of_a_data_directory_ends_with_where_the_first_process_is(tmp_path: Path) -> None:

@@ -93,6 +93,15 @@ def test_misspelt_variables_are_found_and_kubernetes_own_are_not_fatal() -> None
     load_config(environment={"RINGLOG_SERVICE_HOST": "10.0.0.1"})
 
 
+def test_certificates_for_links_need_a_link() -> None:
+    """Of an owner, that is: an edge makes links, and needs no address for that."""
+    flags = {"link_cert": "a.pem", "link_key": "a.key", "link_ca": "ca.pem"}
+    with pytest.raises(ConfigError, match="nobody links to this node"):
+        load_config(flags, environment={})
+    for more in ({"link": "127.0.0.1:0"}, {"role": "edge"}):
+        assert load_config(flags | more, environment={}).link_ca == Path("ca.pem")
+
+
 @pytest.mark.parametrize(
     ("key", "text", "allowed"),
     [
@@ -116,6 +125,8 @@ def test_misspelt_variables_are_found_and_kubernetes_own_are_not_fatal() -> None
         ("sync_delay_ms", "nan", "0 to 25"),
         ("drain_seconds", "-1", "0 to 3600"),
         ("tls_cert", "cert.pem", "TLS needs both"),
+        ("link_cert", "cert.pem", "TLS on links needs all three"),
+        ("link_ca", "ca.pem", "link_cert is missing"),
         ("data", "a\0b", "a path"),
     ],
 )

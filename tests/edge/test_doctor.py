@@ -108,6 +108,21 @@ def test_a_key_that_does_not_fit_its_certificate_is_a_failure(tmp_path: Path) ->
     assert findings(tmp_path, **bad)["TLS"].level == "failure"
 
 
+def test_certificates_for_links_are_looked_at_too(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("10.0.0.5")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "node.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "node.key")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = {"cert": "node.pem", "key": "node.key", "ca": "ca.pem"}
+    good = {f"link_{name}": str(tmp_path / file) for name, file in files.items()}
+    good |= {"role": "edge"}
+
+    assert findings(tmp_path, **good)["TLS on links"].level == "ok"
+    bad = good | {"link_ca": str(tmp_path / "missing.pem")}
+    assert findings(tmp_path, **bad)["TLS on links"].level == "failure"
+
+
 def test_variables_that_nothing_reads_are_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

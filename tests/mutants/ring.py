@@ -6,6 +6,7 @@ MEMBERSHIP = "tests/storage/test_membership.py::"
 CLUSTER = "tests/runtime/test_cluster.py::"
 REMOTE = "tests/runtime/links/test_remote.py::"
 HANDSHAKE = "tests/runtime/links/test_handshake.py::"
+TLS = "tests/runtime/links/test_tls.py::"
 TWIN = "tests/runtime/test_twin.py::"
 REFUSED = "tests/runtime/links/test_refused_links.py::"
 
@@ -219,7 +220,7 @@ RING_MUTANTS = (
     mutant(
         "a process on a copied data directory fences the one that runs",
         "runtime/opening.py",
-        "        await check_no_twin(archive, node_id.hex, options.place)\n",
+        "        await check_no_twin(archive, node_id.hex, options.place, dial)\n",
         "",
         TWIN + "test_a_copy_of_a_data_directory_does_not_start_while_the_first_runs",
     ),
@@ -237,5 +238,21 @@ RING_MUTANTS = (
         "HEARINGS = 4\n",
         "HEARINGS = 0\n",
         CLUSTER + "test_an_owner_that_leaves_before_it_has_heard_of_anybody_listens_first",
+    ),
+    mutant(
+        "a certificate for links need not be signed by the cluster's authority",
+        "runtime/links/tls.py",
+        "            context.verify_mode = ssl.CERT_REQUIRED\n",
+        "            context.check_hostname = False\n            context.verify_mode = ssl.CERT_NONE\n",
+        TLS + "test_who_has_no_certificate_of_the_authority_is_refused_and_both_are_told",
+        TLS + "test_an_owner_whose_certificate_names_another_host_is_not_believed",
+    ),
+    mutant(
+        "links that come are not encrypted",
+        "runtime/cluster.py",
+        "            if self._tls is not None:\n",
+        "            if self._tls is None and self._slots < 0:\n",
+        TLS + "test_nodes_with_certificates_of_one_authority_reach_each_other",
+        TLS + "test_older_tls_is_refused_and_a_look_at_the_port_is_nothing_to_tell",
     ),
 )

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import trio
 
-from runtime import Cluster, ClusterOptions, Node, NodeOptions, Router, open_cluster, open_node
+from runtime import (
+    Cluster,
+    ClusterOptions,
+    LinkTls,
+    Node,
+    NodeOptions,
+    Router,
+    open_cluster,
+    open_node,
+)
 from storage import Archive, Directory, FlushOptions, LogOptions, Place, PlannedChange, Ring
 
 SMALL_LOG = LogOptions(segment_bytes=1 << 20, first_segment_bytes=1 << 20)
@@ -46,6 +55,7 @@ async def open_member(
     flush: FlushOptions = DEFAULT_FLUSH,
     directory: Directory | None = None,
     told: list[tuple[str, Exception]] | None = None,
+    tls: LinkTls | None = None,
 ) -> AsyncIterator[Member]:
     """Run an owner that serves clients too; its log is in `directory`, if there is one.
 
@@ -58,10 +68,11 @@ async def open_member(
     node_options = NodeOptions(
         data_dir=data_dir, log=SMALL_LOG, place=place, durability=durability, flush=flush
     )
-    async with listener, open_node(node_options, archive, directory) as node:
+    async with listener, open_node(node_options, archive, directory, tls=tls) as node:
         options = ClusterOptions(
             node_id=node.flusher.node_id,
             listener=listener,
+            tls=tls,
             link_failed=lambda peer, error: gathered.append((peer, error)),
         )
         async with open_cluster(options, archive, node) as cluster:
@@ -70,9 +81,19 @@ async def open_member(
 
 
 @asynccontextmanager
-async def open_edge(archive: Archive) -> AsyncIterator[Router]:
-    """Run an edge that owns nothing."""
-    async with open_cluster(ClusterOptions(), archive, None) as cluster:
+async def open_edge(
+    archive: Archive,
+    *,
+    told: list[tuple[str, Exception]] | None = None,
+    tls: LinkTls | None = None,
+) -> AsyncIterator[Router]:
+    """Run an edge that owns nothing; `told` gathers what its operator is told of links."""
+    gathered = [] if told is None else told
+    options = ClusterOptions(
+        tls=tls,
+        link_failed=lambda peer, error: gathered.append((peer, error)),
+    )
+    async with open_cluster(options, archive, None) as cluster:
         yield cluster.router
 
 
