@@ -12,8 +12,11 @@ from runtime.links.pool import Dial, dial_tcp
 from runtime.links.stream import LinkLostError, greet
 from storage import Archive, NodeRunningError, Place
 
-ANSWER_SECONDS = 1.0
-"""How long an answer is waited for: a process that serves needs milliseconds, and a start should not hang."""
+CONNECT_SECONDS = 1.0
+"""How long a connection is waited for: a machine that is away must not keep a start waiting."""
+
+ANSWER_SECONDS = 3.0
+"""How long its answer is waited for then: something is there, and may only be busy."""
 
 
 async def check_no_twin(
@@ -36,9 +39,10 @@ async def check_no_twin(
 
 async def _answers(dial: Dial, address: str, secret: bytes, node_id: str, slots: int) -> bool:
     answered = False
-    with trio.move_on_after(ANSWER_SECONDS):
+    with trio.move_on_after(CONNECT_SECONDS) as patience:
         try:
             async with await dial(address) as stream:
+                patience.deadline = trio.current_time() + ANSWER_SECONDS
                 await greet(stream, secret, node_id, slots, node_id)
                 answered = True
         except (OSError, trio.TooSlowError, LinkLostError, HandshakeError):

@@ -80,8 +80,9 @@ async def test_nobody_who_answers_is_not_waited_for(
 ) -> None:
     """As after `kill -9`, or where a process is stopped, or its machine is away."""
     node_id = await live_once(tmp_path / "a", archive)
-    # Where nobody listens it is not waited for at all.
-    monkeypatch.setattr("runtime.twin.ANSWER_SECONDS", 0.3 if accepts else 600)
+    monkeypatch.setattr("runtime.twin.ANSWER_SECONDS", 0.3)
+    if not accepts:  # where nobody listens it is not waited for at all
+        monkeypatch.setattr("runtime.twin.CONNECT_SECONDS", 600)
     [silent] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with silent:
         register(archive, node_id, f"127.0.0.1:{silent.socket.getsockname()[1]}")
