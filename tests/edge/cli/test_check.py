@@ -13,6 +13,8 @@ def test_health_is_0_when_ready_and_4_when_there_is_no_server(
 ) -> None:
     healthy = talk("health", "--json")
     assert (healthy.code, healthy.json["ready"], healthy.json["reasons"]) == (0, True, [])
+    assert (healthy.json["role"], healthy.json["epoch"]) == ("all", 1)
+    assert healthy.json["ring_state"] is None
 
     with socket.create_server(("127.0.0.1", 0)) as free:
         url = f"--url=http://127.0.0.1:{free.getsockname()[1]}"
