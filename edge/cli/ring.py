@@ -121,7 +121,10 @@ def history(
 def plan(
     *,
     config: Config,
-    action: Annotated[ActionName, typer.Argument(help="what would be asked")],
+    action: Annotated[
+        ActionName,
+        typer.Argument(metavar="ACTION", help="what would be asked: drain, for instance"),
+    ],
     node_id: Annotated[
         str, typer.Argument(metavar="NODE_ID", help="the node, but for rebalance")
     ] = "",

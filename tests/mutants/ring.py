@@ -9,6 +9,8 @@ HANDSHAKE = "tests/runtime/links/test_handshake.py::"
 TLS = "tests/runtime/links/test_tls.py::"
 TWIN = "tests/runtime/test_twin.py::"
 REFUSED = "tests/runtime/links/test_refused_links.py::"
+RINGCHANGE = "tests/runtime/test_ringchange.py::"
+HTTP_RING = "tests/edge/test_http_ring.py::"
 
 RING_MUTANTS = (
     mutant(
@@ -254,5 +256,61 @@ RING_MUTANTS = (
         "            if self._tls is None and self._slots < 0:\n",
         TLS + "test_nodes_with_certificates_of_one_authority_reach_each_other",
         TLS + "test_older_tls_is_refused_and_a_look_at_the_port_is_nothing_to_tell",
+    ),
+    mutant(
+        "an operator gives slots to nodes that do not live",
+        "runtime/ringchange.py",
+        "    if silent:\n",
+        "    if len(silent) > 99:\n",
+        RINGCHANGE + "test_nothing_is_given_to_nodes_that_do_not_live_unless_it_is_forced",
+    ),
+    mutant(
+        "a node that lives is removed",
+        "runtime/ringchange.py",
+        "        if beats.lives(nodes[node_id]):\n",
+        "        if not node_id:\n",
+        RINGCHANGE + "test_a_node_that_was_drained_is_removed_once_it_is_silent",
+    ),
+    mutant(
+        "a node is removed by what was heard before it started again",
+        "runtime/ringchange.py",
+        "        return node.node_id in self._heard or self._first.get(node.node_id) != node.beat\n",
+        "        return node.node_id in self._heard\n",
+        RINGCHANGE + "test_a_node_that_was_drained_is_removed_once_it_is_silent",
+    ),
+    mutant(
+        "a node that owns slots is removed",
+        "runtime/planning.py",
+        "    if node.state == DRAINING or owned or meant:\n",
+        "    if node.state == DRAINING or meant:\n",
+        "tests/runtime/test_planning.py::test_a_node_that_owns_or_awaits_a_slot_is_not_removed",
+    ),
+    mutant(
+        "the epoch of a node that was removed goes on",
+        "storage/membership.py",
+        "            seal_epoch(connection, node_id, epoch)\n",
+        "            pass\n",
+        MEMBERSHIP + "test_a_node_that_was_removed_leaves_nothing_that_keeps_others_out",
+    ),
+    mutant(
+        "any key may change the ring",
+        "edge/http_ring.py",
+        '        principal = caller(self._services, "admin")\n        Query(self._services)\n',
+        '        principal = caller(self._services, "read")\n        Query(self._services)\n',
+        HTTP_RING + "test_only_an_admin_sees_or_changes_the_ring",
+    ),
+    mutant(
+        "a plan names sessions of other workspaces",
+        "runtime/ringchange.py",
+        ' and self._workspace in {"", workspace}\n',
+        "\n",
+        HTTP_RING + "test_a_plan_counts_all_sessions_and_names_those_of_the_keys_own_workspace",
+    ),
+    mutant(
+        "an owner is ready before it serves what it is given",
+        "runtime/router.py",
+        "        elif self.member is not None and not self.member.settled:\n",
+        "        elif self.member is None and self.node is not None:\n",
+        HTTP_RING + "test_an_owner_is_ready_once_it_serves_what_it_is_given",
     ),
 )
