@@ -222,6 +222,14 @@ async def serve_connections(  # noqa: ASYNC128 - trio.serve_listeners calls it
     )
 
 
+async def serve_accepted(acceptor: Acceptor, stream: trio.SocketStream) -> None:
+    """Serve a connection that was accepted elsewhere."""
+    try:
+        await acceptor.handle(stream)
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
 def _detach(stream: trio.SocketStream) -> socket.socket:
     """Return the stream's socket, non-blocking, no longer trio's."""
     sock = socket.socket(fileno=stream.socket.detach())

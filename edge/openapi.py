@@ -154,7 +154,7 @@ OPERATIONS = (
     ),
     Operation("/healthz", "get", "The process answers", answers={200: Health}, public=True),
     Operation(
-        "/readyz", "get", "The node should get traffic", answers={200: Readiness}, public=True
+        "/readyz", "get", "The server should get traffic", answers={200: Readiness}, public=True
     ),
     Operation("/metrics", "get", "Metrics for Prometheus", answers={200: None}, media="text/plain"),
     Operation(

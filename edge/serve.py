@@ -6,6 +6,8 @@ one's failure to open is one clear line::
     bind the address → open the archive → check who may come in → lock the directory, take an epoch,
     recover the log, flush what survived → accept
 
+Until it accepts, a `Door` answers probes and keeps everybody else waiting.
+
 How it ends:
 
 - SIGTERM or SIGINT: take no new work, make durable what was accepted, flush for at most `drain_seconds`,
@@ -23,18 +25,19 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NoReturn
 
 import structlog
 import trio
 
-from edge.acceptor import Acceptor, open_listener, serve_connections
+from edge.acceptor import Acceptor, open_listener, serve_accepted, serve_connections
 from edge.app import build_app
 from edge.auth import SIGNING_KEY_NAME, Authenticator
 from edge.banner import banner
 from edge.config import FAILPOINT_VARIABLE, Config, failpoint_to_arm, shown
+from edge.door import Door, open_door
 from edge.http_server import HttpServer, tls_context
 from edge.limits import Limits
 from edge.logging import configure_logging
@@ -119,6 +122,7 @@ class Server:
         self.config = config
         self.ready = False
         self._ended = False
+        self._door: Door
         self._member: Member | None = None
         self._started = time.perf_counter()
         self._limits = Limits()
@@ -135,7 +139,7 @@ class Server:
         _arm_failpoint(config)
         tls, link_tls = _open_tls(config), _open_link_tls(config)
         listener = _bind(config.listen, self._limits)
-        with listener.socket:
+        async with listener, open_door(listener, config.role, self._limits) as self._door:
             await trio.to_thread.run_sync(_make_data_directory, config)
             async with _open_archive(config) as archive:
                 auth = await _open_authenticator(archive, config)
@@ -147,6 +151,7 @@ class Server:
                         flush_process = await stack.enter_async_context(
                             open_flush_process(config.archive)
                         )
+                        self._door.reason = "recovering"
                         node = await stack.enter_async_context(
                             open_node(
                                 _node_options(config, link),
@@ -160,7 +165,8 @@ class Server:
                     if link is None and node is not None:
                         host = node
                     else:
-                        options = _cluster_options(config, node, link, link_tls)
+                        self._door.reason = "starting"
+                        options = _cluster_options(config, node, link, link_tls, self._tell_waiting)
                         cluster = await stack.enter_async_context(
                             open_cluster(options, archive, node)
                         )
@@ -198,7 +204,10 @@ class Server:
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
                 if node is not None:
                     tasks.start_soon(Watch(node).run)
+                held = self._door.open()
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
+                for stream in held:
+                    connections.start_soon(serve_accepted, acceptor, stream)
                 self._announce(auth, listener)
                 number = await anext(signals)
                 log.info("stopping", drain_seconds=config.drain_seconds)
@@ -227,6 +236,14 @@ class Server:
         finally:
             if not self._ended:
                 _end_later(FATAL_SECONDS, EXIT_PROMISE_AT_RISK, not_ready=host.not_ready())
+
+    def _tell_waiting(self) -> None:
+        self._door.reason = "no_ring"
+        log.warning(
+            "waiting",
+            reason="no owner has started on this archive",
+            next="start one with --link",
+        )
 
     def _announce(self, auth: Authenticator, listener: trio.SocketListener) -> None:
         """Say that the server is ready: to a person with what to try, to a log with the facts."""
@@ -440,6 +457,7 @@ def _cluster_options(
     node: Node | None,
     link: trio.SocketListener | None,
     tls: LinkTls | None,
+    waiting: Callable[[], None],
 ) -> ClusterOptions:
     return ClusterOptions(
         idle_seconds=config.idle_seconds,
@@ -448,13 +466,7 @@ def _cluster_options(
         tls=tls,
         link_failed=_tell_link_failed,
         taken_over=_tell_taken_over,
-        waiting=_tell_waiting,
-    )
-
-
-def _tell_waiting() -> None:
-    log.warning(
-        "waiting", reason="no owner has started on this archive", next="start one with --link"
+        waiting=waiting,
     )
 
 
