@@ -92,7 +92,7 @@ install_project() {
     # -P keeps the caller's directory off the path, where a folder named "storage" would win over ours.
     cat >"$venv/bin/ringlog" <<SCRIPT
 #!/bin/sh
-exec "$here/$venv/bin/python" -P -m edge "\$@"
+exec "$here/$venv/bin/python" -P -m bench.ringlog "\$@"
 SCRIPT
     chmod +x "$venv/bin/ringlog"
 }

@@ -5,9 +5,17 @@ programs; the exit codes are in `edge/cli/failure.py`. Commands import what they
 that `ringlog --help` is quick.
 """
 
+from typing import TYPE_CHECKING
 
-def main() -> None:
-    """Run the command that the process's arguments name, and exit with its code."""
+if TYPE_CHECKING:
+    import typer
+
+
+def main(*added: "typer.Typer") -> None:
+    """Run the command that the process's arguments name, and exit with its code.
+
+    `added` are groups of commands of those who build upon this package.
+    """
     from edge.cli.program import run
 
-    run()
+    run(*added)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
 from typing import Annotated
@@ -27,8 +28,8 @@ EPILOG = """Options come from flags, RINGLOG_* variables, ringlog.toml and defau
 4 unreachable, 5 timeout."""
 
 
-def build() -> typer.Typer:
-    """Return the program with all its commands."""
+def build(*added: typer.Typer) -> typer.Typer:
+    """Return the program with all its commands, and groups of commands that are added to it."""
     # Plain help: rich's panels cost a quarter of a second and hold no more.
     program = typer.Typer(
         help=HELP,
@@ -51,15 +52,17 @@ def build() -> typer.Typer:
     program.add_typer(node.commands, name="node")
     program.add_typer(ring.commands, name="ring")
     program.add_typer(slot.commands, name="slot")
+    for commands in added:
+        program.add_typer(commands)
     return program
 
 
-def run() -> None:
+def run(*added: typer.Typer) -> None:
     """Run the command that the arguments name, and exit with its code."""
     prepare_streams()
     arguments = sys.argv[1:]
     as_json = "--json" in list(takewhile(lambda argument: argument != "--", arguments))
-    code = _run_command(arguments, as_json=as_json)
+    code = _run_command(arguments, added, as_json=as_json)
     try:
         flush_stdout()
     except OutputError as failure:
@@ -78,10 +81,12 @@ def report(failure: CommandError, *, as_json: bool) -> None:
         say(f"  hint: {escape(failure.hint)}")
 
 
-def _run_command(arguments: list[str], *, as_json: bool) -> int:
+def _run_command(arguments: list[str], added: Sequence[typer.Typer], *, as_json: bool) -> int:
     try:
         _check_text(arguments)
-        return int(build()(arguments, prog_name="ringlog", standalone_mode=False) or ExitCode.OK)
+        return int(
+            build(*added)(arguments, prog_name="ringlog", standalone_mode=False) or ExitCode.OK
+        )
     except (KeyboardInterrupt, typer.Abort):
         return ExitCode.INTERRUPTED
     except typer.TyperException as error:
