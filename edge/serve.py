@@ -25,7 +25,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import NoReturn
 
@@ -45,26 +45,22 @@ from edge.metrics import Metrics
 from edge.origin import OriginPolicy
 from edge.printable import escape
 from edge.pump import Pump
+from edge.runtime_options import cluster_options, node_options
 from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
 from edge.watch import Watch
 from runtime import (
-    ClusterOptions,
     Host,
     LinkTls,
     Member,
     Node,
-    NodeOptions,
     open_cluster,
     open_node,
 )
 from storage import (
-    REPLICATED,
     Archive,
     ArchiveUnavailableError,
-    LogOptions,
-    Place,
     StorageError,
     arm_failpoint,
     make_directory,
@@ -154,7 +150,7 @@ class Server:
                         self._door.reason = "recovering"
                         node = await stack.enter_async_context(
                             open_node(
-                                _node_options(config, link),
+                                node_options(config, link),
                                 archive,
                                 flush_target=flush_process,
                                 tls=link_tls,
@@ -166,7 +162,7 @@ class Server:
                         host = node
                     else:
                         self._door.reason = "starting"
-                        options = _cluster_options(config, node, link, link_tls, self._tell_waiting)
+                        options = cluster_options(config, node, link, link_tls, self._tell_waiting)
                         cluster = await stack.enter_async_context(
                             open_cluster(options, archive, node)
                         )
@@ -425,64 +421,6 @@ async def _watch_archive(archive: Archive, auth: Authenticator, metrics: Metrics
             metrics.dead_letters = counted.dead_letters
         except ArchiveUnavailableError as error:
             log.debug("keys_not_refreshed", reason=error.reason)
-
-
-def _node_options(config: Config, link: trio.SocketListener | None) -> NodeOptions:
-    place = None
-    if config.link is not None and link is not None:
-        port = link.socket.getsockname()[1]
-        patience = config.takeover_seconds if config.durability == REPLICATED else 0.0
-        place = Place(
-            str(Address(config.link.host, port)), config.weight, patience_ms=int(patience * 1_000)
-        )
-    first_segment_bytes = min(LogOptions().first_segment_bytes, config.segment_bytes)
-    return NodeOptions(
-        data_dir=config.data,
-        durability=config.durability,
-        log=LogOptions(
-            segment_bytes=config.segment_bytes,
-            first_segment_bytes=first_segment_bytes,
-            sync_delay_ms=config.sync_delay_ms,
-            retention_seconds=config.retention_seconds,
-            retention_bytes=config.retention_bytes,
-        ),
-        unflushed_bytes_max=config.unflushed_bytes_max,
-        idle_seconds=config.idle_seconds,
-        place=place,
-    )
-
-
-def _cluster_options(
-    config: Config,
-    node: Node | None,
-    link: trio.SocketListener | None,
-    tls: LinkTls | None,
-    waiting: Callable[[], None],
-) -> ClusterOptions:
-    return ClusterOptions(
-        idle_seconds=config.idle_seconds,
-        node_id="" if node is None else node.flusher.node_id,
-        listener=link,
-        tls=tls,
-        link_failed=_tell_link_failed,
-        taken_over=_tell_taken_over,
-        waiting=waiting,
-    )
-
-
-def _tell_taken_over(node_id: str, outcome: int | Exception) -> None:
-    if isinstance(outcome, int):
-        log.warning("taken_over", node_id=node_id, slots=outcome)
-    else:
-        log.error("takeover_failed", node_id=node_id, reason=str(outcome))
-
-
-def _tell_link_failed(peer: str, error: Exception) -> None:
-    code, hint = getattr(error, "code", ""), getattr(error, "hint", "")
-    if code:
-        log.warning("link_refused", peer=peer, code=code, reason=str(error), hint=hint)
-    else:
-        log.error("link_failed", peer=peer, exc_info=error)
 
 
 def _end_later(seconds: float, code: int, **why: object) -> None:
