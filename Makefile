@@ -54,7 +54,7 @@ simulate: setup-dev  ## a simulated cluster, 20,000 schedules of faults; ARGS="-
 crash: setup-dev  ## hundreds of kill -9 rounds, every history checked
 	@$(PY) -m tests.crash $(ARGS)
 
-soak-ring: setup-dev  ## kills and changes of the ring under load, on both archives; most of an hour
+soak-ring: setup-dev  ## every fault of docs/faults.md under load, on both archives; hours
 	@$(PY) -m tests.crash.soak_ring $(ARGS)
 
 cluster: setup  ## start a cluster on this machine: an edge on 127.0.0.1:4000, two owners, one archive

@@ -50,6 +50,9 @@ TEST_SETTINGS = {
     "log_min_error_statement": "panic",
 }
 
+LOOPBACK = {"listen_addresses": "127.0.0.1"}
+"""Where it listens if its settings do not say: one that listens elsewhere trusts the networks that it is in."""
+
 DURABLE_SETTINGS = {
     # Written out although they are the defaults: these are what a comparison is about.
     "fsync": "on",
@@ -167,6 +170,9 @@ class PrivatePostgresServer(PostgresServer):
             )
         if made.returncode != 0:
             raise PostgresError(f"initdb fails:\n{self._log().read_text()[-2000:]}")
+        if "listen_addresses" in self._settings:
+            with (self.directory / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write("host all all samenet trust\n")
 
     def own_directory(self) -> None:
         """Give the server's own user its directory."""
@@ -176,11 +182,14 @@ class PrivatePostgresServer(PostgresServer):
     def start(self) -> None:
         """Start, and return when it answers. It dies with the thread that called this."""
         assert self._process is None
-        settings = self._settings | {
-            "listen_addresses": "127.0.0.1",
-            "port": str(self.port),
-            "unix_socket_directories": str(self.directory),
-        }
+        settings = (
+            LOOPBACK
+            | self._settings
+            | {
+                "port": str(self.port),
+                "unix_socket_directories": str(self.directory),
+            }
+        )
         command = [*self._prefix, str(self._binaries / "postgres")]
         command += ["-D", str(self.directory / "data")]
         for name, value in settings.items():

@@ -225,6 +225,15 @@ class Server:
         self._ending, self._process = self._process, None
         return self._ending
 
+    async def fetch(self, path: str) -> bytes:
+        """Return all that it answers to a GET: head and body."""
+        request = (
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nConnection: close\r\n\r\n"
+        )
+        async with await self._options.connect(self._port) as stream:
+            await stream.send_all(request.encode())
+            return b"".join([data async for data in stream])
+
     async def _is_ready(self) -> bool:
         request = b"GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n\r\n"
         try:

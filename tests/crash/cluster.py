@@ -1,7 +1,7 @@
 """A cluster of real processes that is disturbed while clients write through its edge; they judge it afterwards."""
 
 import random
-import urllib.request
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -109,7 +109,7 @@ class Cluster:
         with trio.fail_after(SETTLE_SECONDS):
             for owner in self.owners:
                 owned = ring.owners.count(self.node_ids[owner])
-                while await trio.to_thread.run_sync(_slots_served, owner) != owned:
+                while await _slots_served(owner) != owned:
                     await trio.sleep(0.05)
 
     async def change(self, plan: Callable[[Ring], PlannedChange]) -> None:
@@ -131,30 +131,37 @@ class Cluster:
         node_id = self.node_ids[owner]
         await self.change(lambda ring: plan_undrain(ring, node_id, at_ms=0, actor="test"))
 
-    async def change_something(self, rng: random.Random) -> None:
-        """Drain one node, or give it its share again, or another weight."""
+    async def sharers(self) -> list[Server]:
+        """Return the owners that have a share: to each the others could hand theirs over."""
+        ring = await self.until_settled()
+        active = {node.node_id for node in ring.nodes if node.state == ACTIVE}
+        return [owner for owner in self.owners if self.node_ids[owner] in active]
+
+    async def change_something(self, rng: random.Random) -> str:
+        """Drain one node, or give it its share again, or another weight; return what was done."""
         ring = await self.until_settled()
         node = rng.choice(ring.nodes)
         active = [each for each in ring.nodes if each.state == ACTIVE]
         if node.state == DRAINED:
             await self.change(lambda r: plan_undrain(r, node.node_id, at_ms=0, actor="test"))
-        elif len(active) > 1 and rng.random() < 0.5:
+            return "undrained a node"
+        if len(active) > 1 and rng.random() < 0.5:
             await self.change(lambda r: plan_drain(r, node.node_id, at_ms=0, actor="test"))
-        else:
-            weight = rng.randint(1, 4)
-            await self.change(lambda r: plan_weight(r, node.node_id, weight, at_ms=0, actor="test"))
+            return "drained a node"
+        weight = rng.randint(1, 4)
+        await self.change(lambda r: plan_weight(r, node.node_id, weight, at_ms=0, actor="test"))
+        return "gave a node another weight"
 
 
 def _is_calm(ring: Ring) -> bool:
     return all(node.state in {ACTIVE, DRAINED, DEAD} for node in ring.nodes)
 
 
-def _slots_served(owner: Server) -> int:
-    url = owner.url.replace("ws:", "http:").replace("/v1/ws", "/metrics")
-    with urllib.request.urlopen(url, timeout=5) as response:
-        lines = response.read().decode().splitlines()
-    (served,) = [line.split()[1] for line in lines if line.startswith("ringlog_slots_served ")]
-    return int(float(served))
+async def _slots_served(owner: Server) -> int:
+    (served,) = re.findall(
+        rb"^ringlog_slots_served (\d+)", await owner.fetch("/metrics"), re.MULTILINE
+    )
+    return int(served)
 
 
 async def run_cluster(

@@ -4,7 +4,7 @@ import enum
 import select
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 RECEIVE_BYTES = 65_536
@@ -16,6 +16,7 @@ class Cut(enum.Enum):
     NOTHING = "it passes"
     REQUEST = "it is dropped and the connection ends: the server never saw it"
     REPLY = "the server gets it, its reply is dropped and the connection ends"
+    CRASH = "the server gets it, and then `crash` is called: it should end the server"
     FREEZE = "the server gets it, and then nothing passes any more, both ways, and nothing ends"
 
 
@@ -29,6 +30,7 @@ class CuttingProxy:
         self.marker = b"COMMIT"
         self.cut = Cut.NOTHING
         self.cuts = 0
+        self.crash: Callable[[], None] = lambda: None
         self._closed = threading.Event()
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
@@ -78,8 +80,11 @@ class CuttingProxy:
         cut, self.cut = self.cut, Cut.NOTHING
         if cut is not Cut.REQUEST:
             server.sendall(data)
-            # The reply tells that the server is done with it.
-            assert server.recv(RECEIVE_BYTES)
+            if cut is Cut.CRASH:
+                self.crash()
+            else:
+                # The reply tells that the server is done with it.
+                assert server.recv(RECEIVE_BYTES)
         self.cuts += 1
         if cut is Cut.FREEZE:
             self._closed.wait()
