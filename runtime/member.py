@@ -234,6 +234,8 @@ class Member:
         if self._watch.went_back or actions.lost:
             # Another node owns what is served here, or may: the archive was restored to an older state.
             raise FencedError(self._node_id, self._node.epoch)
+        if not actions.release:
+            self.stuck = None
         if actions.begin:
             self._slots.begin(actions.begin)
             failpoint("serve.begun")

@@ -274,8 +274,8 @@ RING_MUTANTS = (
     mutant(
         "a node is removed by what was heard before it started again",
         "runtime/ringchange.py",
-        "        return node.node_id in self._heard or self._first.get(node.node_id) != node.beat\n",
-        "        return node.node_id in self._heard\n",
+        "        return first is None or first.beat != node.beat\n",
+        "        return False\n",
         RINGCHANGE + "test_a_node_that_was_drained_is_removed_once_it_is_silent",
     ),
     mutant(
@@ -312,5 +312,12 @@ RING_MUTANTS = (
         "        elif self.member is not None and not self.member.settled:\n",
         "        elif self.member is None and self.node is not None:\n",
         HTTP_RING + "test_an_owner_is_ready_once_it_serves_what_it_is_given",
+    ),
+    mutant(
+        "slots that need not go any more stay stuck",
+        "runtime/member.py",
+        "        if not actions.release:\n            self.stuck = None\n",
+        "",
+        CLUSTER + "test_slots_that_need_not_go_any_more_are_not_stuck",
     ),
 )

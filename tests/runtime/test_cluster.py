@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 import trio
 
@@ -22,7 +24,7 @@ from runtime import (
 from runtime.errors import OutcomeUnknownError
 from runtime.links.remote import RemoteSession
 from runtime.ring import slot_of
-from storage import Archive
+from storage import Archive, open_archive
 from tests.fakes.directory import StallingDirectory
 from tests.runtime.clusters import (
     SLOTS,
@@ -42,6 +44,12 @@ async def append(server: Served, number: int) -> int:
         server, sender="alice", client_id=f"c{number}", content=b"%d" % number
     )
     return ack.seq
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not condition():
+            await trio.sleep(0.05)
 
 
 async def contents(server: Served) -> list[int]:
@@ -302,3 +310,26 @@ async def test_an_owner_that_leaves_before_it_has_heard_of_anybody_listens_first
         # What it had is the other's, or about to be; none is left behind with a node that is gone.
         assert leaves.node_id not in ring.owners
         assert set(ring.targets) == {stays.node_id}
+
+
+@pytest.mark.postgres
+async def test_slots_that_need_not_go_any_more_are_not_stuck(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """The archive takes changes of the ring, and nothing that is flushed."""
+    archive = open_archive(postgres_url)
+    async with open_members(tmp_path, archive, 2) as (member, _):
+        part = member.cluster.member
+        assert part is not None
+        with psycopg.connect(postgres_url) as other:
+            other.execute("LOCK TABLE sessions, messages IN EXCLUSIVE MODE")
+            for number in range(20):
+                await member.router.catalog.create(W, f"s{number}", user_id="alice")
+            ring = await trio.to_thread.run_sync(archive.read_ring)
+            await change(archive, plan_drain(ring, member.node_id, at_ms=0, actor="test"))
+            await until(lambda: part.stuck is not None)
+
+            ring = await trio.to_thread.run_sync(archive.read_ring)
+            await change(archive, plan_undrain(ring, member.node_id, at_ms=0, actor="test"))
+            await until(lambda: part.stuck is None)
+    archive.close()
