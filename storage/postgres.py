@@ -61,7 +61,8 @@ SERVER_SETTINGS = {
     "default_transaction_isolation": "read\\ committed",
     "statement_timeout": "30s",
     "lock_timeout": "10s",
-    "idle_in_transaction_session_timeout": "30s",
+    # Below what a lock is waited for: a node that falls silent in a change of the ring holds up all others.
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 CONNECTION_PARAMETERS = {

@@ -191,4 +191,12 @@ ARCHIVE_MUTANTS = (
         "        signal.signal(number, signal.SIG_DFL)",
         FLUSH_PROCESS + "test_no_signal_ends_it_before_the_server",
     ),
+    mutant(
+        "a node that falls silent in a transaction keeps its locks for longer than others wait for them",
+        "storage/postgres.py",
+        '"idle_in_transaction_session_timeout": "5s"',
+        '"idle_in_transaction_session_timeout": "30s"',
+        "tests/storage/test_postgres.py::"
+        "test_a_node_that_falls_silent_in_a_change_of_the_ring_holds_the_others_up_for_a_moment",
+    ),
 )

@@ -12,6 +12,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from bench.postgres import PostgresServer, PrivatePostgresServer
 from storage import (
@@ -23,6 +24,7 @@ from storage import (
     FlushOptions,
     FlushThread,
     Ownership,
+    Place,
     open_archive,
 )
 from storage.ownership import check_epoch, settle_level, take_epoch
@@ -477,3 +479,17 @@ async def test_a_database_that_is_put_back_to_a_copy_is_brought_up_to_date(
         await flusher.flush_all()
     assert log.rereads
     assert_archived(archive, log)
+
+
+def test_a_node_that_falls_silent_in_a_change_of_the_ring_holds_the_others_up_for_a_moment(
+    archive: Archive, postgres_url: str
+) -> None:
+    archive.begin_epoch("first", "local", place=Place("127.0.0.1:1"))
+    silent = PostgresDialect(postgres_url)
+    with silent.writer.connect() as connection:
+        connection.execute(text("SELECT value FROM cluster FOR UPDATE"))
+        # It would be refused if it had to wait for longer than `lock_timeout`.
+        archive.begin_epoch("second", "local", place=Place("127.0.0.1:2"))
+        connection.invalidate()
+    silent.close()
+    assert {node.node_id for node in archive.read_ring().nodes} == {"first", "second"}
