@@ -13,7 +13,16 @@ from pathlib import Path
 import trio
 
 from bench.server import Server, ServerOptions, open_server
-from storage import ACTIVE, DRAINED, Archive, PlannedChange, Ring, RingChangedError, open_archive
+from storage import (
+    ACTIVE,
+    DEAD,
+    DRAINED,
+    Archive,
+    PlannedChange,
+    Ring,
+    RingChangedError,
+    open_archive,
+)
 
 SETTLE_SECONDS_MAX = 60.0
 """A change moves thousands of slots in a second or two; one that takes this long is stuck."""
@@ -45,6 +54,8 @@ class ClusterRing:
     def __init__(self, archive: Archive, owners: int) -> None:
         self._archive = archive
         self._owners = owners
+        self.replaced = 0
+        """How many of its nodes are gone for good."""
 
     async def read(self) -> Ring:
         """Return it as it is now."""
@@ -64,11 +75,25 @@ class ClusterRing:
                 await trio.sleep(SETTLE_POLL_SECONDS)
         raise UnsettledError(f"the ring did not come to rest within {seconds:g} s")
 
+    async def until_given_away(self, node_id: str, seconds: float = SETTLE_SECONDS_MAX) -> Ring:
+        """Return it when a node owns nothing any more, and every slot has an owner.
+
+        Raises:
+            UnsettledError: That takes too long.
+        """
+        with trio.move_on_after(seconds):
+            while True:
+                ring = await self.read()
+                if not {node_id, ""} & set(ring.owners):
+                    return ring
+                await trio.sleep(SETTLE_POLL_SECONDS)
+        raise UnsettledError(f"node {node_id} still owns slots after {seconds:g} s")
+
     def _is_calm(self, ring: Ring) -> bool:
         return (
             ring.owners == ring.targets
-            and len(ring.nodes) == self._owners
-            and all(node.state in {ACTIVE, DRAINED} for node in ring.nodes)
+            and len(ring.nodes) == self._owners + self.replaced
+            and all(node.state in {ACTIVE, DRAINED, DEAD} for node in ring.nodes)
         )
 
     async def change(self, plan: Callable[[Ring], PlannedChange]) -> PlannedChange:

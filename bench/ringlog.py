@@ -61,6 +61,36 @@ def drain(*, archive: Archive = None, directory: Directory = None, as_json: Json
     _show("drain", archive, directory, as_json=as_json)
 
 
+@commands.command("failover")
+def failover(
+    *, archive: Archive = None, directory: Directory = None, as_json: Json = False
+) -> None:
+    """Lose an owner with its disk under load, see another take over, and check every message.
+
+    Needs PostgreSQL: this machine's, for a private server that is removed afterwards, or an empty database.
+
+    \b
+      ringlog demo failover
+      ringlog demo failover --archive postgresql://ringlog@localhost/empty
+    """
+    from bench.postgres import PostgresError, open_private_postgres
+
+    if archive is not None:
+        _show("failover", archive, directory, as_json=as_json)
+        return
+    try:
+        # It must outlive the demonstration, and dies with this thread.
+        with open_private_postgres({}) as server:
+            url = server.url(server.create_database())
+            _show("failover", url, directory, as_json=as_json)
+    except PostgresError as error:
+        raise CommandError(
+            "postgres_missing",
+            str(error),
+            "install it (apt-get install postgresql), or give an empty database: --archive postgresql://…",
+        ) from error
+
+
 def _show(name: str, archive: str | None, directory: Path | None, *, as_json: bool) -> None:
     """Perform one, say how it went, and exit: with 1 if the promise was not kept."""
     from bench.demos.acts import ACTS

@@ -1,5 +1,6 @@
 """What is done to the cluster of a demonstration while its clients talk: one function for each `ringlog demo NAME`."""
 
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -113,6 +114,37 @@ async def drain(stage: Stage) -> None:
     stage.look(await stage.sessions_of(owner), "the sessions that came back")
 
 
+async def failover(stage: Stage) -> None:
+    """Lose an owner with its disk; the other takes over. Then a new machine takes its place."""
+    owner = stage.cluster.owners[0]
+    lost = node_id_of(owner.data)
+    sessions = await stage.sessions_of(owner)
+    stage.say(
+        f"kill -9 of owner 1 (process {owner.pid}), and its disk is lost: {await stage.slots_of(owner)} slots,"
+        f" {len(sessions)} of {len(stage.traffic.sessions)} sessions"
+    )
+    await owner.kill()
+    await trio.to_thread.run_sync(shutil.rmtree, owner.data)
+    began = trio.current_time()
+    await stage.cluster.ring.until_given_away(lost)
+    stage.say(
+        f"   after {trio.current_time() - began:.1f} s its slots are given away: what it had acknowledged and not"
+        " flushed was in PostgreSQL"
+    )
+    await trio.sleep(CALM_SECONDS)
+    await stage.traffic.more(MESSAGES_AFTER)
+    stage.look(sessions, "its sessions")
+    await owner.start()
+    stage.cluster.ring.replaced += 1
+    await stage.cluster.ring.until_settled()
+    stage.say(
+        f"a new owner with an empty disk (process {owner.pid}) has joined, and has {await stage.slots_of(owner)} slots"
+    )
+    await trio.sleep(CALM_SECONDS / 2)
+    await stage.traffic.more(MESSAGES_AFTER)
+    stage.look(await stage.sessions_of(owner), "the sessions that came to it")
+
+
 async def _kill_and_restart(stage: Stage, server: Server) -> None:
     await server.kill()
     await trio.sleep(RESTART_SECONDS)
@@ -127,4 +159,4 @@ async def _kill_and_restart(stage: Stage, server: Server) -> None:
 
 Act = Callable[[Stage], Awaitable[None]]
 
-ACTS: dict[str, Act] = {"crash": crash, "drain": drain}
+ACTS: dict[str, Act] = {"crash": crash, "drain": drain, "failover": failover}

@@ -72,6 +72,20 @@ def test_crash_says_what_happens_and_ends_with_a_verdict(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(180)
+def test_failover_loses_a_disk_and_nothing_else(tmp_path: Path) -> None:
+    with demo("failover", "--json", f"--directory={tmp_path}") as process:
+        out, err = process.communicate(timeout=DEADLINE_SECONDS)
+    assert (process.returncode, err) == (0, ""), out
+    result = json.loads(out)
+    assert result["verdict"]["ok"]
+    assert 100 < result["acknowledged"] == result["replayed"] == result["archived"]
+    # Longer than the other owner waited, or nobody took over from anybody.
+    assert result["longest_pause_seconds"] > 3
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_drain_tells_a_program_how_it_went_and_cuts_nobody_off(tmp_path: Path) -> None:
     with demo("drain", "--json", f"--directory={tmp_path}") as process:
