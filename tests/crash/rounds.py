@@ -220,16 +220,16 @@ class Load:
 
     async def _catch_up(self) -> None:
         """Wait until every reader has been shown what the writers were."""
-        heads = {
-            tail.session: tail.cursor
-            for writer in self._writers
-            for tail in writer.left
-            if tail.session in self._shared
-        }
+        heads = dict.fromkeys(self._shared, 0)
+        for writer in self._writers:
+            for tail in writer.left:
+                if tail.session in heads:
+                    # Who writes the last message leaves when it was shown, the others before.
+                    heads[tail.session] = max(heads[tail.session], tail.cursor)
         # A reader that does not get there is found out by the check of its tail.
         for _ in range(CATCH_UP_POLLS):
             if all(
-                tail.cursor >= heads.get(tail.session, 0)
+                tail.cursor >= heads[tail.session]
                 for reader in self._readers
                 for tail in reader.followed.values()
             ):
