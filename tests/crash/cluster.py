@@ -2,6 +2,7 @@
 
 import random
 import re
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -103,6 +104,17 @@ class Cluster:
             while self.node_ids[owner] in (await self.ring()).owners:
                 await trio.sleep(0.05)
 
+    async def lose(self, owner: Server) -> None:
+        """Kill an owner, and remove its disk."""
+        await owner.kill()
+        await trio.to_thread.run_sync(shutil.rmtree, owner.data)
+
+    async def replace(self, owner: Server) -> None:
+        """Start an owner whose disk was lost: it is another node."""
+        known = {node.node_id for node in (await self.ring()).nodes}
+        await owner.start()
+        (self.node_ids[owner],) = {n.node_id for n in (await self.ring()).nodes} - known
+
     async def until_served(self) -> None:
         """Wait until every owner serves exactly what is its own by the archive."""
         ring = await self.until_settled()
@@ -140,7 +152,7 @@ class Cluster:
     async def change_something(self, rng: random.Random) -> str:
         """Drain one node, or give it its share again, or another weight; return what was done."""
         ring = await self.until_settled()
-        node = rng.choice(ring.nodes)
+        node = rng.choice([each for each in ring.nodes if each.state != DEAD])
         active = [each for each in ring.nodes if each.state == ACTIVE]
         if node.state == DRAINED:
             await self.change(lambda r: plan_undrain(r, node.node_id, at_ms=0, actor="test"))

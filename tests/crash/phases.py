@@ -147,6 +147,40 @@ async def pause(phase: Phase, cluster: Cluster, crowd: Crowd, *, taken_over: boo
     await cluster.until_served()
 
 
+async def lose(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
+    """Kill an owner and remove its disk; others take over, and a new owner takes its place."""
+    await cluster.until_served()
+    crowd.begin_measuring()
+    for _ in range(phase.rounds):
+        await trio.sleep(phase.rng.uniform(0, 1))
+        victim = phase.rng.choice(cluster.owners)
+        await cluster.lose(victim)
+        await cluster.until_owns_nothing(victim)
+        recovered = await crowd.until_flowing()
+        phase.note("lost an owner with its disk", recovered, crowd)
+        await cluster.replace(victim)
+        await cluster.until_settled()
+    crowd.end_measuring()
+    await cluster.until_served()
+
+
+async def die_taking_over(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
+    """Have the one of two owners that is left die at each step of taking over; a round is all of them."""
+    await cluster.until_served()
+    survivor, lost = cluster.owners
+    for _ in range(phase.rounds):
+        deaths = dying.Deaths(cluster, survivor, phase.rng)
+        await deaths.die_while_taking_over(dying.TAKING_OVER, lost)
+        for name in dying.TAKING_OVER:
+            phase.counts[name] = phase.counts.get(name, 0) + deaths.counts[name]
+        seconds = await crowd.until_flowing()
+        phase.recoveries.append(seconds)
+        phase.say(
+            f"{phase.name} {len(phase.recoveries)} of {phase.rounds}; went on after {seconds:.2f} s"
+        )
+    await cluster.until_served()
+
+
 async def cut(
     phase: Phase, cluster: Cluster, crowd: Crowd, machines: list[Machine], seconds_max: float
 ) -> None:

@@ -30,7 +30,17 @@ P99_SECONDS_MAX = 1.0
 WAIT_SECONDS_MAX = 5.0
 """How long a session may wait while the ring changes: 99 of 100, and any."""
 
-POSTGRES_ONLY = {"pg-stops", "cuts"}
+POSTGRES_ONLY = {"pg-stops", "cuts", "takeovers", "losses", "takeover-failpoints"}
+
+NO_TAKEOVER = {"takeover-seconds": "0"}
+SETTINGS = {
+    "pauses": NO_TAKEOVER,
+    "cuts": NO_TAKEOVER,
+    "takeovers": {"takeover-seconds": "3"},
+    "losses": {"takeover-seconds": "3"},
+    "takeover-failpoints": {"takeover-seconds": "2"},
+}
+"""Options of the servers, by phase. Where nobody takes over, an owner must go on whatever happened to it."""
 
 
 class Soak:
@@ -95,6 +105,12 @@ class Soak:
                     await phases.change(phase, cluster, crowd)
                 case "pauses":
                     await phases.pause(phase, cluster, crowd)
+                case "takeovers":
+                    await phases.pause(phase, cluster, crowd, taken_over=True)
+                case "losses":
+                    await phases.lose(phase, cluster, crowd)
+                case "takeover-failpoints":
+                    await phases.die_taking_over(phase, cluster, crowd)
                 case "failpoints":
                     await phases.die(phase, cluster, crowd)
                 case "pg-stops":
@@ -102,8 +118,10 @@ class Soak:
                 case _:
                     await phases.cut(phase, cluster, crowd, machines, self._cut_seconds_max)
 
-        places = [Place(url)] * self._owners
+        owners = 2 if phase.name == "takeover-failpoints" else self._owners
+        places = [Place(url)] * owners
         edge = Place(url)
+        settings = SETTINGS.get(phase.name)
         with ExitStack() as stack:
             if phase.name == "pg-stops":
                 assert postgres is not None
@@ -116,7 +134,7 @@ class Soak:
                 assert postgres is not None
                 machines = stack.enter_context(network.open_machines(self._owners))
                 places = [machine.place(url) for machine in machines]
-            return await run_clients(directory, url, places, crowd, disturb, edge=edge)
+            return await run_clients(directory, url, places, crowd, disturb, settings, edge)
 
     def _conclude(
         self, phase: Phase, archive: str, result: CrashResult, crowd: Crowd | None, seconds: float
@@ -149,6 +167,12 @@ def main(  # noqa: PLR0917 - each is an option
     pg_stops: Annotated[int, typer.Option(min=0, help="Faults of PostgreSQL.")] = 50,
     cuts: Annotated[int, typer.Option(min=0, help="Of the network; PostgreSQL only.")] = 50,
     pauses: Annotated[int, typer.Option(min=0, help="SIGSTOP of an owner.")] = 50,
+    takeovers: Annotated[
+        int, typer.Option(min=0, help="SIGSTOP past takeover; PostgreSQL only.")
+    ] = 50,
+    losses: Annotated[
+        int, typer.Option(min=0, help="Owners lost with their disks; PostgreSQL only.")
+    ] = 20,
     failpoints: Annotated[int, typer.Option(min=0, help="Deaths at each failpoint.")] = 5,
     owners: Annotated[int, typer.Option(min=2)] = 3,
     archive: Annotated[str, typer.Option(help="sqlite, postgres or both.")] = "both",
@@ -168,7 +192,10 @@ def main(  # noqa: PLR0917 - each is an option
         "pg-stops": pg_stops,
         "cuts": cuts if archive != "sqlite" else 0,
         "pauses": pauses,
+        "takeovers": takeovers,
+        "losses": losses,
         "failpoints": failpoints,
+        "takeover-failpoints": failpoints,
     }
     lacking = network.missing() if counts["cuts"] else None
     if counts["cuts"] and lacking is None and not network.is_own():

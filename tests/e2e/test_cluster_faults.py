@@ -60,7 +60,7 @@ async def test_an_owner_that_is_paused_for_longer_than_others_wait_goes_on(
         await phases.pause(paused, cluster, crowd)
         assert crowd.waits[-1] > 4
 
-    judged(await run_crowd(tmp_path, few(archive_url), disturb))
+    judged(await run_crowd(tmp_path, few(archive_url), disturb, settings={"takeover-seconds": "0"}))
 
 
 async def test_a_ring_that_changes_under_five_hundred_sessions_makes_none_wait_long(
@@ -86,6 +86,7 @@ def test_a_network_that_is_cut_in_one_direction_or_both_loses_nothing(tmp_path: 
             pytest.fail(reason)
         pytest.skip(f"no network can be cut here: {reason}")
     chosen = {"kills": 0, "changes": 0, "pg-stops": 0, "pauses": 0, "failpoints": 0, "cuts": 6}
+    chosen |= {"takeovers": 0, "losses": 0}
     run = subprocess.run(
         network.command(
             "tests.crash.soak_ring",
