@@ -31,3 +31,10 @@ def upgrade() -> None:
     if op.get_context().dialect.name == "postgresql":
         # A row lives for a second: compressing it would only take time.
         op.execute("ALTER TABLE log_batches ALTER COLUMN payload SET STORAGE EXTERNAL")
+        # All of its rows are dead soon: to be vacuumed whenever anybody looks, and without a pause.
+        op.execute(
+            "ALTER TABLE log_batches SET (autovacuum_vacuum_scale_factor = 0,"
+            " autovacuum_vacuum_threshold = 500, autovacuum_vacuum_cost_delay = 0,"
+            " toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000,"
+            " toast.autovacuum_vacuum_cost_delay = 0)"
+        )
