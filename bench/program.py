@@ -4,7 +4,7 @@ import typer
 
 from bench.commands.append import ancestor, append, flush, rate
 from bench.commands.chat import chat
-from bench.commands.cluster import cluster, drain, failover, ring
+from bench.commands.cluster import cluster, drain, failover, replicated, ring
 from bench.commands.compare import compare
 from bench.commands.demo import demo
 from bench.commands.fanout import fanout
@@ -19,7 +19,7 @@ from bench.commands.tour import tour
 
 COMMANDS = (
     tour, append, rate, ancestor, flush, fanout, mixed, chat, replay, recover, idle, peers,
-    cluster, drain, failover, ring, demo, compare, plot, results,
+    cluster, replicated, drain, failover, ring, demo, compare, plot, results,
 )  # fmt: skip
 
 app = typer.Typer(

@@ -59,6 +59,7 @@ THOROUGH = (
     Stop("drain-sqlite", "drain --rounds 3"),
     Stop("drain-postgres", "drain --archive postgres --rounds 3"),
     Stop("failover", "failover --rounds 3"),
+    Stop("replicated-50x16", "replicated --connections 50 --in-flight 16 --rounds 3"),
     Stop("ring", "ring"),
 )
 """An hour, on a machine that does nothing else."""

@@ -1,4 +1,4 @@
-"""Commands about clusters: `cluster`, `drain`, `failover` and `ring`."""
+"""Commands about clusters: `cluster`, `replicated`, `drain`, `failover` and `ring`."""
 
 from functools import partial
 from typing import Annotated
@@ -19,6 +19,7 @@ from bench.commands.options import (
 from bench.scenarios.cluster import ClusterLoadOptions, run_cluster
 from bench.scenarios.drain import DrainOptions, run_drain
 from bench.scenarios.failover import FailoverOptions, run_failover
+from bench.scenarios.replicated import ReplicatedOptions, run_replicated
 from bench.scenarios.ring import RingOptions, run_ring
 
 Archive = Annotated[
@@ -57,6 +58,28 @@ def cluster(
         directory=directory,
     )
     run_scenario(partial(run_cluster, options), json)
+
+
+def replicated(
+    *,
+    connections: Connections = 50,
+    in_flight: InFlight = 16,
+    seconds: Seconds = 8.0,
+    content_bytes: ContentBytes = 200,
+    rounds: Rounds = 1,
+    directory: Directory = DIRECTORY,
+    json: JsonFile = None,
+) -> None:
+    """Durable appends with `replicated` durability, beside the same with `local`; on a private PostgreSQL."""
+    options = ReplicatedOptions(
+        connections=connections,
+        in_flight=in_flight,
+        seconds=seconds,
+        content_bytes=content_bytes,
+        rounds=rounds,
+        directory=directory,
+    )
+    run_scenario(partial(run_replicated, options), json)
 
 
 def drain(

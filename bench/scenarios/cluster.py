@@ -99,7 +99,9 @@ async def _measure_cluster(
     options: ClusterLoadOptions, make_archive: MakeArchive, *, owners: int
 ) -> Round:
     with open_place(options, make_archive) as place:
-        async with open_cluster_at(place, owners=owners) as cluster:
+        # The same level as the one process has.
+        settings = {"durability": "local"}
+        async with open_cluster_at(place, owners=owners, settings=settings) as cluster:
             (edge,) = cluster.edges
             watched = watched_cluster(cluster, place)
             plans = _plans(options, edge.url)

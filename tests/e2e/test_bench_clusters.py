@@ -8,6 +8,7 @@ from bench.report import Report
 from bench.scenarios.cluster import ClusterLoadOptions, run_cluster
 from bench.scenarios.drain import DrainOptions, run_drain
 from bench.scenarios.failover import FailoverOptions, run_failover
+from bench.scenarios.replicated import ReplicatedOptions, run_replicated
 from bench.scenarios.run import OptionsError
 from bench.table import print_report
 
@@ -38,6 +39,23 @@ async def test_a_link_is_measured_beside_one_process_and_beside_two_owners(tmp_p
     assert figures(report)["two owners over one"] == round(rates[2] / rates[0], 3)
     assert set(figures(two)) >= {"edge 1 processor", "owner 1 processor", "owner 2 processor"}
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.postgres
+@pytest.mark.timeout(180)
+async def test_a_second_copy_is_measured_beside_one(tmp_path: Path) -> None:
+    options = ReplicatedOptions(
+        connections=4, in_flight=2, seconds=0.4, warmup_seconds=0.1, directory=tmp_path
+    )
+    report = await run_replicated(options)
+    (local,) = report.beside
+    assert (report.scenario, local.scenario) == ("replicated", "local")
+    for each in (report, local):
+        assert each.verdict["ok"] is True, each.examples
+        assert each.acked > 0
+    rates = [each.rate_per_second or 0 for each in (report, local)]
+    assert figures(report)["ratio to local"] == round(rates[0] / rates[1], 3)
 
 
 @pytest.mark.slow
