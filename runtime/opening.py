@@ -19,6 +19,7 @@ from runtime.links.pool import dial_tcp
 from runtime.links.tls import LinkTls
 from runtime.node import Node
 from runtime.nodeoptions import NodeOptions
+from runtime.takeover import archive_batches
 from runtime.twin import check_no_twin
 from storage import (
     REPLICATED,
@@ -104,6 +105,7 @@ async def _serve_log(
     async with AsyncExitStack() as stack:
         ownership = await trio.to_thread.run_sync(begin)
         if node.durability == REPLICATED:
+            await _inherit(node.archive)
             node.replica = await stack.enter_async_context(
                 _open_replica(node, node_id.hex, ownership)
             )
@@ -138,6 +140,20 @@ async def _serve_log(
             failpoint("start.flushed")
             yield
             nursery.cancel_scope.cancel()
+
+
+async def _inherit(archive: Archive) -> None:
+    """Archive what nodes acknowledged that were retired, and own no slots: nobody else would take over from them.
+
+    Raises:
+        CorruptLogError: what one added to the archive is damaged.
+        NodeReturnedError: one has begun again just now.
+    """
+    ask = trio.to_thread.run_sync
+    ring = await ask(archive.read_ring)
+    for other in await ask(archive.list_nodes):
+        if other.retired and other.node_id not in ring.owners:
+            await archive_batches(archive, ask, other.node_id, other.epoch)
 
 
 @asynccontextmanager

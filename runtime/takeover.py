@@ -61,7 +61,7 @@ async def take_over(
     if not dead.sealed:
         await ask(archive.seal_node, dead.node_id, dead.epoch)
     failpoint("takeover.sealed")
-    await _archive_batches(archive, ask, dead)
+    await archive_batches(archive, ask, dead.node_id, dead.epoch)
     failpoint("takeover.archived")
     while True:
         ring: Ring = await ask(archive.read_ring)
@@ -77,16 +77,16 @@ async def take_over(
         return ring.owners.count(dead.node_id)
 
 
-async def _archive_batches(archive: Archive, ask: Ask, dead: NodeEntry) -> None:
-    """Bring what the node added as batches into the archive's tables."""
+async def archive_batches(archive: Archive, ask: Ask, node_id: str, epoch: int) -> None:
+    """Bring what a sealed node added as batches into the archive's tables; raises as `take_over`."""
     while True:
-        cursor = (await ask(archive.read_cursor, dead.node_id)).cursor
-        stored = await ask(archive.read_batches, dead.node_id, cursor)
+        cursor = (await ask(archive.read_cursor, node_id)).cursor
+        stored = await ask(archive.read_batches, node_id, cursor)
         if not stored:
             return
         records = [decode_record(each) for each in stored[:FLUSH_ROWS]]
         try:
-            await ask(archive.flush_sealed, dead.node_id, dead.epoch, cursor, records)
+            await ask(archive.flush_sealed, node_id, epoch, cursor, records)
         except CursorMismatchError:
             # Another node does the same, and was quicker.
             continue

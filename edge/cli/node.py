@@ -82,7 +82,8 @@ def retire(
 ) -> None:
     """Give up a node whose data directory is lost, so that another may own the archive.
 
-    What it acknowledged and did not flush is lost, so start its data directory instead if there still is one.
+    With `local` durability what it acknowledged and did not flush is lost, so start its data directory instead if
+    there still is one. The owners that live, if there are any, get its sessions.
 
     \b
       ringlog node retire 7c0e5a1de3664a2c8f0c4c3a2b1f9d10
@@ -100,9 +101,9 @@ def retire(
                 ExitCode.NOT_FOUND,
             )
         if not (as_json and yes):
-            note(_consequence(node))
+            note(_consequence(node, archive.read_level()))
         if not yes:
-            confirm("retire it?", "what a retired node did not flush is lost")
+            confirm("retire it?", "a retired node acknowledges nothing more")
         if not archive.retire_node(wanted, node.epoch):
             raise CommandError(
                 "conflict",
@@ -139,7 +140,12 @@ def _no_node(node_id: str) -> CommandError:
     )
 
 
-def _consequence(node: "NodeState") -> str:
+def _consequence(node: "NodeState", level: str) -> str:
+    if level == "replicated":
+        return (
+            f"node {node.node_id}, epoch {node.epoch}: everything that it acknowledged is in the archive, and its sessions\n"
+            "go to owners that live, or to the node that is started in its place. A server of it that still runs ends."
+        )
     return (
         f"node {node.node_id}, epoch {node.epoch}: everything below LSN {node.cursor} of its log is in the archive.\n"
         "Messages that it acknowledged and did not flush are lost for the archive, unless its data directory\n"

@@ -185,6 +185,27 @@ async def test_what_the_archive_lacks_is_shipped_before_anything_is_served(
         assert await contents(await node.open(W, "s")) == [0]
 
 
+async def test_what_a_lone_node_acknowledged_is_there_for_the_one_that_takes_its_place(
+    tmp_path: Path, archive: Archive
+) -> None:
+    """Its disk is lost, and it was retired."""
+    lost, other = tmp_path / "lost", tmp_path / "other"
+    lost.mkdir()
+    other.mkdir()
+    async with killed(replicated(lost), archive) as node:
+        await node.catalog.create(W, "s", user_id="alice")
+        server = await node.open(W, "s", to_append=True)
+        for number in range(5):
+            await append(server, number)
+        dead = node.flusher.node_id
+    shutil.rmtree(lost)
+    assert await trio.to_thread.run_sync(archive.retire_node, dead, 1)
+    async with open_node(replicated(other), archive) as node:
+        server = await node.open(W, "s", to_append=True)
+        assert await contents(server) == [0, 1, 2, 3, 4]
+        assert await append(server, 5) == 6
+
+
 async def test_the_level_is_the_clusters_and_needs_another_disk(
     tmp_path: Path, archive: Archive, sqlite_url: str
 ) -> None:
