@@ -79,6 +79,8 @@ class Member:
         self._patience_seconds = (
             0.0 if place is None or node.replica is None else place.patience_ms / 1_000
         )
+        self._hindered: dict[str, str] = {}
+        """Why nodes cannot be taken over from, by their ids."""
         self.takeovers = 0
         """How many nodes this one has taken over from."""
         self.unconfirmed: Callable[[], None] = lambda: None
@@ -156,7 +158,13 @@ class Member:
                 )
                 if node.node_id == self._node_id or self._leaving:
                     continue
-                with suppress(ArchiveUnavailableError, NodeReturnedError, RingChangedError):
+                # Whatever it is, it is looked at again in a second.
+                with suppress(
+                    ArchiveUnavailableError,
+                    CursorMismatchError,
+                    NodeReturnedError,
+                    RingChangedError,
+                ):
                     if is_due(ring, node, silent_seconds):
                         await self._take_over(node)
                     elif silent_seconds > RETARGET_SECONDS:
@@ -168,8 +176,12 @@ class Member:
                 self._archive, _ask_apart, node, self.alive, self._node_id, _now_ms()
             )
         except (planning.PlanError, CorruptLogError, ArchiveConflictError) as error:
-            self._told(node.node_id, error)
+            # It is tried again each second: what hinders is told once.
+            if self._hindered.get(node.node_id) != str(error):
+                self._hindered[node.node_id] = str(error)
+                self._told(node.node_id, error)
             return
+        self._hindered.pop(node.node_id, None)
         if slots:
             self.takeovers += 1
             self._told(node.node_id, slots)
