@@ -27,7 +27,7 @@ from runtime.identifiers import Stamper
 from runtime.nodeoptions import NodeOptions, NodeStatistics
 from runtime.remembering import Remembering
 from runtime.replies import Reply
-from runtime.server import PendingAnswer, PendingAppend, SessionServer
+from runtime.server import PendingAnswer, PendingAppend, SessionServer, unknown_outcome
 from runtime.session import Session
 from runtime.slots import Slots
 from runtime.standing import Standing
@@ -143,7 +143,13 @@ class Node:
     def answer_when_durable(
         self, answer: Callable[[Reply], None], reply: Reply, ref: object
     ) -> None:
-        """Call `answer` with who asked when everything that is assigned now is durable."""
+        """Call `answer` with who asked when everything that is assigned now is durable.
+
+        Where that takes long already, they are told at once that the outcome is unknown.
+        """
+        if self.replica is not None and self.replica.doubted:
+            reply.refused(ref, unknown_outcome())
+            return
         self.log.after_commit(PendingAnswer(answer, reply, ref))
 
     async def wait_durable(self, lsn_end: int) -> None:
@@ -157,11 +163,12 @@ class Node:
         with trio.move_on_after(seconds) as patience:
             await self.log.wait_durable(lsn_end)
         if patience.cancelled_caught:
-            raise OutcomeUnknownError("the archive has not answered, where its second copy goes")
+            raise unknown_outcome()
 
     def is_confirmed(self) -> bool:
         """Tell whether nobody can have taken over from this node yet."""
-        return trio.current_time() < self.confirmed_until
+        until = self.confirmed_until
+        return until == math.inf or trio.current_time() < until
 
     def check_confirmed(self) -> None:
         """Raise `ArchiveUnavailableError` if somebody may have taken over: what is here may be old."""
@@ -235,8 +242,7 @@ class Node:
             server = self.active.get(key)
             if server is None and self.slots is not None:
                 self.slots.find(key)
-            if not to_append:
-                self.check_confirmed()
+            self.check_confirmed()
             if server is not None:
                 server.touched = self.sweeps
                 if not self.is_durable(server.info_lsn_end):
@@ -347,7 +353,7 @@ class Node:
 
     def end_tails(self) -> None:
         """End every tail: what it would say of what comes next, and whether anything does, may be another's."""
-        for server in list(self.active.values()):
+        for server in [*self.active.values(), *self.leaving.values()]:
             for tail in list(server.tails):
                 tail.end(OwnerUnavailableError("this owner may have been taken over from"))
 
@@ -361,8 +367,12 @@ class Node:
         Raises:
             ArchiveUnavailableError: it did not within `ARCHIVE_WAIT_SECONDS`.
         """
+        self.check_confirmed()
         lsn_end = self._last_session_lsn_end
-        await self.wait_durable(lsn_end)
+        try:
+            await self.wait_durable(lsn_end)
+        except OutcomeUnknownError as error:
+            raise ArchiveUnavailableError(str(error)) from error
         with trio.move_on_after(ARCHIVE_WAIT_SECONDS) as scope:
             await self.flusher.wait_flushed(lsn_end)
         if scope.cancelled_caught:

@@ -62,7 +62,7 @@ class PendingAppend(msgspec.Struct, gc=False):
     def doubted(self) -> None:
         """Say that it is not known yet whether the message will be durable; nothing more is said then."""
         reply, self.reply = self.reply, NOBODY
-        reply.refused(self.ref, _unknown())
+        reply.refused(self.ref, unknown_outcome())
 
 
 class PendingRecord(msgspec.Struct, gc=False):
@@ -85,7 +85,7 @@ class PendingRecord(msgspec.Struct, gc=False):
     def doubted(self) -> None:
         """As for a message."""
         if self.reply is not None:
-            self.reply.refused(self.ref, _unknown())
+            self.reply.refused(self.ref, unknown_outcome())
             self.reply = None
 
 
@@ -106,10 +106,11 @@ class PendingAnswer:
     def doubted(self) -> None:
         """As for a message."""
         reply, self._reply = self._reply, NOBODY
-        reply.refused(self._ref, _unknown())
+        reply.refused(self._ref, unknown_outcome())
 
 
-def _unknown() -> OutcomeUnknownError:
+def unknown_outcome() -> OutcomeUnknownError:
+    """Return what those are told who have waited long for a second copy."""
     return OutcomeUnknownError("the archive has not answered, where its second copy goes")
 
 
@@ -168,12 +169,13 @@ class SessionServer:
     def is_ready(self, *, to_append: bool = False, to_follow: bool = False) -> bool:  # noqa: ARG002
         """Tell whether a request can be handled now: what is assigned of the session's state is durable.
 
-        To append, the session must know its `client_id`s too; to be read, it must be sure that it is this
-        node's.
+        To append, the session must know its `client_id`s too. It must be sure that it is this node's.
         """
         node = self.node
-        return node.is_durable(self.info_lsn_end) and (
-            self.session.window is not None if to_append else node.is_confirmed()
+        return (
+            node.is_durable(self.info_lsn_end)
+            and (self.session.window is not None or not to_append)
+            and node.is_confirmed()
         )
 
     def check_not_deleted(self) -> None:

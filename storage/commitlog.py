@@ -28,7 +28,12 @@ from typing import Any, NamedTuple
 import trio
 
 from storage.batches import Batch
-from storage.errors import LogPoisonedError, LogQueueFullError, StorageFullError
+from storage.errors import (
+    ArchiveUnavailableError,
+    LogPoisonedError,
+    LogQueueFullError,
+    StorageFullError,
+)
 from storage.frame import (
     BATCH_BYTES_LIMIT,
     FRAME_HEADER_BYTES,
@@ -337,7 +342,11 @@ class CommitLog:
         # Before the frame's header is filled in; the records after it stay as they are.
         payload = bytes(memoryview(batch.frame)[FRAME_HEADER_BYTES:])
         replica.begin(Batch(self.durable_lsn, batch.lsn_end, payload))
-        await self._writer.write(batch.frame, records)
+        try:
+            await self._writer.write(batch.frame, records)
+        except BaseException:
+            await replica.abandon()
+            raise
         await replica.finish()
         self._in_flight = []
 
@@ -383,7 +392,9 @@ class CommitLog:
     def _refuse(self, size: int) -> None:
         self._check_alive()
         if self._replica is not None and self._replica.stalled is not None:
-            raise self._replica.stalled
+            # A new one: one that is raised again and again would keep all that it passed.
+            stalled = self._replica.stalled
+            raise ArchiveUnavailableError(stalled.reason, stalled.hint)
         waiting = self._queued_bytes + len(self._gathering)
         if self._writer.supply.full and waiting + size <= self._options.queue_bytes_max:
             raise StorageFullError

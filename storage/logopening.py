@@ -63,6 +63,8 @@ async def open_commit_log(
                     replicated=() if replica is None else replica.records,
                 )
             )
+        if replica is not None:
+            replica.records = ()
         supply = SegmentSupply(
             directory,
             background,

@@ -123,7 +123,7 @@ def recover(
         ArchiveBehindLogError: the log no longer holds the records after `cursor`.
         FencedError: the log was already written under this epoch or a later one.
     """
-    findings = examine(directory, node_id=node_id, cursor=cursor)
+    findings = examine(directory, node_id=node_id, cursor=cursor, sealed_epoch=sealed_epoch)
     if any(span.header.epoch >= epoch for span in findings.spans):
         raise FencedError(node_id.hex(), epoch)
     taken_over = _is_taken_over(findings, cursor, sealed_epoch)
@@ -190,13 +190,17 @@ def _with_replicated(
 
 def _set_aside(directory: Directory, findings: Findings, cursor: int) -> None:
     """Copy the segments whose records past the cursor do not count any more."""
+    if findings.next_lsn <= cursor:
+        return
     for span in findings.spans:
         if span.end is None or span.end > cursor:
             copy_file(directory, span.name, span.name + SET_ASIDE_SUFFIX)
     directory.sync()
 
 
-def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Findings:
+def examine(
+    directory: Directory, *, node_id: bytes | None, cursor: int, sealed_epoch: int = 0
+) -> Findings:
     """Decide what the log holds from `cursor` on, changing nothing.
 
     Segments that end below `cursor` are not read beyond their headers. With `node_id` None any node's log
@@ -227,7 +231,9 @@ def examine(directory: Directory, *, node_id: bytes | None, cursor: int) -> Find
                 next_lsn = record.lsn + 1
                 if record.lsn >= cursor:
                     records.append(record)
-            tail = judge_end(reader, span, next_lsn=next_lsn, cursor=cursor)
+            # What others took over may have been in the archive before it was whole on this disk.
+            known = 0 if span.header.epoch <= sealed_epoch else cursor
+            tail = judge_end(reader, span, next_lsn=next_lsn, cursor=known)
             before = reader
     return Findings(tuple(spans), voided, records, next_lsn, tail)
 

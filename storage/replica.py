@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from storage.batches import Batch, BatchWriter
-from storage.errors import ArchiveUnavailableError
+from storage.errors import ArchiveUnavailableError, StorageError
 from storage.record import StoredRecord
 from storage.syncthread import SyncThread
 
@@ -64,13 +64,14 @@ class Replica:
         self._thread = thread
         self._batch: Batch | None = None
         self._since = 0.0
-        self._doubted = False
+        self.doubted = False
+        """Whether those who waited for the batch under way were told that its outcome is unknown."""
 
     def begin(self, batch: Batch) -> None:
         """Begin to add a batch."""
         self._batch = batch
         self._since = trio.current_time()
-        self._doubted = False
+        self.doubted = False
         self._thread.begin(self._writer.add, batch)
 
     async def finish(self) -> None:
@@ -94,10 +95,16 @@ class Replica:
             backoff = min(2 * backoff, BACKOFF_SECONDS_MAX)
             self._thread.begin(self._writer.add, self._batch)
         self._batch = None
+        self.doubted = False
         self.seconds_last = trio.current_time() - self._since
         if self.stalled is not None:
             self.stalled = None
             self.on_change()
+
+    async def abandon(self) -> None:
+        """Wait for the thread, whatever came of the batch: the log has failed."""
+        with trio.CancelScope(shield=True), suppress(StorageError):
+            await self._thread.finish()
 
     async def watch(self) -> None:
         """Notice batches that take long, for ever; the caller gives this a task."""
@@ -108,8 +115,8 @@ class Replica:
             seconds = trio.current_time() - self._since
             if seconds > STALLED_SECONDS and self.stalled is None:
                 self._stall(ArchiveUnavailableError("it has not answered for a second"))
-            if seconds > UNKNOWN_SECONDS and not self._doubted:
-                self._doubted = True
+            if seconds > UNKNOWN_SECONDS and not self.doubted:
+                self.doubted = True
                 self._on_doubt(self.waiting())
 
     async def close(self) -> None:

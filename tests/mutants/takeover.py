@@ -102,8 +102,8 @@ TAKEOVER_MUTANTS = (
     mutant(
         "who was told that it is unknown is told again",
         "runtime/server.py",
-        "        reply, self.reply = self.reply, NOBODY\n        reply.refused(self.ref, _unknown())\n",
-        "        self.reply.refused(self.ref, _unknown())\n",
+        "        reply, self.reply = self.reply, NOBODY\n        reply.refused(self.ref, unknown_outcome())\n",
+        "        self.reply.refused(self.ref, unknown_outcome())\n",
         REPLICATED + "test_who_was_told_that_it_is_unknown_is_told_nothing_more",
     ),
     mutant(
@@ -130,8 +130,8 @@ TAKEOVER_MUTANTS = (
     mutant(
         "an owner that may have been taken over from is read",
         "runtime/node.py",
-        "        return trio.current_time() < self.confirmed_until\n",
-        "        return self.confirmed_until > 0\n",
+        "        return until == math.inf or trio.current_time() < until\n",
+        "        return until > 0\n",
         REPLICATED + "test_an_owner_that_may_have_been_taken_over_from_tells_nothing_old",
     ),
 )

@@ -83,6 +83,20 @@ def test_a_sealed_log_may_end_below_the_cursor() -> None:
     assert (again.survivors, again.next_lsn) == ([], 12)
 
 
+def test_a_sealed_log_may_be_torn_below_the_cursor() -> None:
+    """The power was lost while its last batch was written, which the archive had by then."""
+    directory = CrashingDirectory()
+    written = three_batches(directory)
+    directory.damage(written.name, written.frame_ends[1] + 60)
+    with pytest.raises(CorruptLogError, match="below the flushed cursor"):
+        rewrite(directory, cursor=10)
+    recovery = rewrite(directory, cursor=10, sealed_epoch=1)
+    assert (recovery.survivors, recovery.next_lsn) == ([], 10)
+    assert aside(directory) == []
+    again = rewrite(directory, epoch=10, cursor=10, sealed_epoch=1)
+    assert (again.survivors, again.next_lsn) == ([], 10)
+
+
 @pytest.mark.parametrize("sealed_epoch", [0, 1])
 def test_what_only_the_archive_has_is_added(sealed_epoch: int) -> None:
     directory = CrashingDirectory()
