@@ -144,7 +144,7 @@ class Config:
         float,
         Option(
             parse_float(0, 3_600),
-            "6",
+            "8",
             "how long this owner must be silent before others take over, with replicated; 2 or more, 0 for never",
         ),
     ]

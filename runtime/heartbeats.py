@@ -29,11 +29,14 @@ class Heartbeats:
         self._moved_at: dict[str, float] = {}
         self._read_at: float | None = None
 
-    def hear(self, beats: Mapping[str, Heartbeat], now: float) -> None:
-        """Take in what was read now."""
+    def hear(self, beats: Mapping[str, Heartbeat], asked_at: float, now: float) -> None:
+        """Take in what was asked for at one time, and has come now.
+
+        It was so at some time in between: as silence counts what is sure.
+        """
         if self._read_at is None or now - self._read_at > GAP_SECONDS:
             self._still_since = dict.fromkeys(beats, now)
-        self._read_at = now
+        self._read_at = asked_at
         self.reads += 1
         for node_id, beat in beats.items():
             if self._beats.get(node_id) != beat:
@@ -56,4 +59,9 @@ class Heartbeats:
             return 0.0
         if beat is None or beat.epoch != epoch:
             return 0.0
-        return self._read_at - self._still_since.get(node_id, self._read_at)
+        return max(0.0, self._read_at - self._still_since.get(node_id, self._read_at))
+
+    def beat_of(self, node_id: str) -> int | None:
+        """Return the beat at which a node was seen last."""
+        beat = self._beats.get(node_id)
+        return None if beat is None else beat.beat

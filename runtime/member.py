@@ -73,6 +73,8 @@ class Member:
         self._node_id = node.flusher.node_id
         self._slots = Slots(len(watch.ring.owners))
         self._limiter = trio.CapacityLimiter(1)
+        # What says that this node lives must wait for nobody.
+        self._say = partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
         self._leaving = False
         self._heartbeats = Heartbeats()
         place = node.options.place
@@ -116,27 +118,36 @@ class Member:
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._beat)
+            nursery.start_soon(self._listen)
             nursery.start_soon(self._watch_others)
             if self._patience_seconds:
                 nursery.start_soon(self._watch_itself)
             nursery.start_soon(self._reconcile)
 
     async def _beat(self, task_status: trio.TaskStatus[None]) -> None:
-        """Say that this node lives, and hear of the others, for ever."""
+        """Say that this node lives, for ever."""
+        patience_ms = int(self._patience_seconds * 1_000)
         began = trio.current_time()
         while True:
             with suppress(ArchiveUnavailableError):
-                await _ask_apart(self._archive.beat, self._node_id, self._node.epoch)
+                await self._say(self._archive.beat, self._node_id, self._node.epoch, patience_ms)
                 if self._patience_seconds:
                     # From before it was said: whoever waits, waits from later on.
                     patience = self._patience_seconds * CONFIRMED_SHARE
                     self._node.confirmed_until = began + patience
-                beats = await _ask_apart(self._archive.read_beats)
-                self._heartbeats.hear(beats, trio.current_time())
             task_status.started()
             task_status = trio.TASK_STATUS_IGNORED
             began = max(began + BEAT_SECONDS, trio.current_time())
             await trio.sleep_until(began)
+
+    async def _listen(self) -> None:
+        """Hear of the others, for ever."""
+        while True:
+            asked_at = trio.current_time()
+            with suppress(ArchiveUnavailableError):
+                beats = await _ask_apart(self._archive.read_beats)
+                self._heartbeats.hear(beats, asked_at, trio.current_time())
+            await trio.sleep_until(asked_at + BEAT_SECONDS)
 
     async def _watch_itself(self) -> None:
         """Let go of who follows sessions here while somebody may have taken over, for ever."""
@@ -158,6 +169,9 @@ class Member:
                 )
                 if node.node_id == self._node_id or self._leaving:
                     continue
+                if self._heartbeats.reads < HEARINGS:
+                    # Who has just come does not know who lives, and would take everything.
+                    continue
                 # Whatever it is, it is looked at again in a second.
                 with suppress(
                     ArchiveUnavailableError,
@@ -173,7 +187,13 @@ class Member:
     async def _take_over(self, node: NodeEntry) -> None:
         try:
             slots = await take_over(
-                self._archive, _ask_apart, node, self.alive, self._node_id, _now_ms()
+                self._archive,
+                _ask_apart,
+                node,
+                self._heartbeats.beat_of(node.node_id),
+                self.alive,
+                self._node_id,
+                _now_ms(),
             )
         except (planning.PlanError, CorruptLogError, ArchiveConflictError) as error:
             # It is tried again each second: what hinders is told once.

@@ -8,7 +8,7 @@ So a node that is open has flushed every record that its log held.
 import os
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +29,9 @@ from storage import (
     Flusher,
     FlushTarget,
     FlushThread,
+    NodeReturnedError,
     Ownership,
+    Place,
     RealDirectory,
     Replica,
     StoredRecord,
@@ -105,7 +107,7 @@ async def _serve_log(
     async with AsyncExitStack() as stack:
         ownership = await trio.to_thread.run_sync(begin)
         if node.durability == REPLICATED:
-            await _inherit(node.archive)
+            await _inherit(node.archive, node.options.place)
             node.replica = await stack.enter_async_context(
                 _open_replica(node, node_id.hex, ownership)
             )
@@ -142,18 +144,22 @@ async def _serve_log(
             nursery.cancel_scope.cancel()
 
 
-async def _inherit(archive: Archive) -> None:
-    """Archive what nodes acknowledged that were retired, and own no slots: nobody else would take over from them.
+async def _inherit(archive: Archive, place: Place | None) -> None:
+    """Archive what nodes acknowledged that were retired, where nobody else takes over from them.
+
+    That is the members of a ring, for nodes that own slots of it; but a node without a place has none beside it.
 
     Raises:
         CorruptLogError: what one added to the archive is damaged.
-        NodeReturnedError: one has begun again just now.
     """
     ask = trio.to_thread.run_sync
-    ring = await ask(archive.read_ring)
-    for other in await ask(archive.list_nodes):
-        if other.retired and other.node_id not in ring.owners:
-            await archive_batches(archive, ask, other.node_id, other.epoch)
+    left = set(await ask(archive.list_batch_owners))
+    if place is not None:
+        left -= set((await ask(archive.read_ring)).owners)
+    for other in await ask(archive.list_nodes) if left else ():
+        if other.retired and other.node_id in left:
+            with suppress(NodeReturnedError):
+                await archive_batches(archive, ask, other.node_id, other.epoch)
 
 
 @asynccontextmanager

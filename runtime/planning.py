@@ -91,6 +91,15 @@ def plan_takeover(
     )
 
 
+def check_takeover(ring: Ring, node_id: str, alive: Collection[str]) -> None:
+    """Check that somebody could take over from a node.
+
+    Raises:
+        PlanError: nobody lives who could own anything.
+    """
+    _targets_for_others(ring, node_id, alive, ())
+
+
 def plan_retarget(
     ring: Ring, node_id: str, alive: Collection[str], *, at_ms: int, actor: str
 ) -> PlannedChange | None:
@@ -196,6 +205,9 @@ def _targets_for_others(
     }
     if not shares:
         raise PlanError(f"no owner but {node_id} lives")
+    slots = list(slots)
+    if not slots:
+        return []
     wanted = assign(shares, len(ring.targets))
     return [(slot, wanted[slot]) for slot in slots if ring.targets[slot] == node_id]
 

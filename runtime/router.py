@@ -168,7 +168,11 @@ class Router:
         self._watch.hurry()
         if not owner:
             raise SlotMovedError(f"session {session} is on its way", slot=slot)
-        return await self._connect(owner)
+        connection = await self._connect(owner)
+        entry = self._watch.ring.node(owner)
+        if self._watch.ring.owners[slot] != owner or entry is None or entry.sealed:
+            raise SlotMovedError(f"session {session} has moved", slot=slot)
+        return connection
 
     def rehome(self, tail: Tail) -> None:
         """Have a tail of a session that has left this node go on at its new owner."""

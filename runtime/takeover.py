@@ -9,24 +9,29 @@ In this order, each step of which may be repeated, by several nodes at once, and
 The node may begin a new epoch at any time. Then it has what is its own, and nothing more is done here.
 """
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
 import trio
 
 from runtime import planning
 from runtime.codec import decode_record
 from storage import (
     Archive,
+    CorruptLogError,
     CursorMismatchError,
     NodeEntry,
+    Record,
     Ring,
     RingChangedError,
+    StoredRecord,
     failpoint,
 )
 
-FLUSH_ROWS = 5_000
-"""Records in one transaction, as in an owner's own flushes."""
+FLUSH_ROWS, FLUSH_BYTES = 5_000, 8 * 2**20
+"""Records, and bytes of their bodies, in one transaction, as in an owner's own flushes."""
 
 RETARGET_SECONDS = 10.0
 """How long a slot that is nobody's waits for a node that is silent, before it is meant for another."""
@@ -48,9 +53,15 @@ def is_due(ring: Ring, node: NodeEntry, silent_seconds: float) -> bool:
 
 
 async def take_over(
-    archive: Archive, ask: Ask, dead: NodeEntry, alive: Collection[str], actor: str, at_ms: int
+    archive: Archive,
+    ask: Ask,
+    dead: NodeEntry,
+    beat: int | None,
+    alive: Collection[str],
+    actor: str,
+    at_ms: int,
 ) -> int:
-    """Take over from a node; return how many slots it had. Stops where others were quicker.
+    """Take over from a node that was heard of last at `beat`; return how many slots it had, 0 if others were quicker.
 
     Raises:
         NodeReturnedError: it has begun again.
@@ -59,7 +70,9 @@ async def take_over(
         ArchiveConflictError, ArchiveUnavailableError.
     """
     if not dead.sealed:
-        await ask(archive.seal_node, dead.node_id, dead.epoch)
+        # Nobody is ended for nothing.
+        planning.check_takeover(await ask(archive.read_ring), dead.node_id, alive)
+        await ask(archive.seal_node, dead.node_id, dead.epoch, beat)
     failpoint("takeover.sealed")
     await archive_batches(archive, ask, dead.node_id, dead.epoch)
     failpoint("takeover.archived")
@@ -81,12 +94,26 @@ async def archive_batches(archive: Archive, ask: Ask, node_id: str, epoch: int) 
     """Bring what a sealed node added as batches into the archive's tables; raises as `take_over`."""
     while True:
         cursor = (await ask(archive.read_cursor, node_id)).cursor
-        stored = await ask(archive.read_batches, node_id, cursor)
-        if not stored:
-            return
-        records = [decode_record(each) for each in stored[:FLUSH_ROWS]]
-        try:
+        # Where somebody else does the same, or the node has begun again, it is looked at anew.
+        with suppress(CursorMismatchError):
+            stored = await ask(archive.read_batches, node_id, cursor)
+            if not stored:
+                return
+            records = _decoded(node_id, stored)
             await ask(archive.flush_sealed, node_id, epoch, cursor, records)
-        except CursorMismatchError:
-            # Another node does the same, and was quicker.
-            continue
+
+
+def _decoded(node_id: str, stored: Sequence[StoredRecord]) -> list[Record]:
+    """Return as many records as one transaction takes."""
+    records: list[Record] = []
+    size = 0
+    for each in stored[:FLUSH_ROWS]:
+        size += len(each.body)
+        if records and size > FLUSH_BYTES:
+            break
+        try:
+            records.append(decode_record(each))
+        except (ValueError, msgspec.MsgspecError) as error:
+            path = f"log_batches of node {node_id}"
+            raise CorruptLogError(path, each.lsn, f"no record of this version: {error}") from error
+    return records

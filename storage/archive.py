@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from storage import batches, history, keys, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect
-from storage.errors import ArchiveUnavailableError, CursorMismatchError
+from storage.errors import ArchiveUnavailableError, CorruptLogError, CursorMismatchError
 from storage.failpoints import failpoint
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
@@ -45,6 +45,16 @@ class ArchiveStatistics(msgspec.Struct, frozen=True):
     """What the archive counts: rows that the database refused and that were set aside."""
 
     dead_letters: int
+
+
+class _HeardOfError(Exception):
+    """A node is not silent: rolls a transaction back."""
+
+
+def _check_silent(connection: Connection, node_id: str, beat: int | None) -> None:
+    """Raise if a node was heard of since `beat`. It holds its epoch when it beats, and so does who asks here."""
+    if beat not in {None, membership.read_beat(connection, node_id)}:
+        raise _HeardOfError
 
 
 class Archive:
@@ -99,16 +109,21 @@ class Archive:
         """Return every node that ever started on this archive, by id."""
         return self._read(ownership.list_nodes)
 
-    def retire_node(self, node_id: str, epoch: int) -> bool:
+    def retire_node(self, node_id: str, epoch: int, beat: int | None = None) -> bool:
         """End a node's epoch for good, so that another node may begin.
 
-        Return False if there was nothing to end: its epoch is another one by now, or sealed.
+        Return False if there was nothing to end: its epoch is another one by now, or sealed; or, with `beat`, it was
+        heard of since.
         """
-        with self._transaction("seal") as connection:
-            sealed = ownership.seal_epoch(connection, node_id, epoch)
-            if sealed:
-                self._membership.note_sealed(connection, node_id)
-            return sealed
+        try:
+            with self._transaction("seal") as connection:
+                sealed = ownership.seal_epoch(connection, node_id, epoch)
+                if sealed:
+                    _check_silent(connection, node_id, beat)
+                    self._membership.note_sealed(connection, node_id)
+                return sealed
+        except _HeardOfError:
+            return False
 
     def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
         """Move the records at LSN `cursor` and above into the archive, all or nothing.
@@ -142,22 +157,32 @@ class Archive:
 
         Raises:
             CorruptLogError: they are damaged, or not without a hole.
+            CursorMismatchError: somebody has flushed some of them meanwhile.
         """
-        return self._read(lambda connection: batches.read_batches(connection, node_id, from_lsn))
+
+        def read(connection: Connection) -> list[StoredRecord]:
+            try:
+                return batches.read_batches(connection, node_id, from_lsn)
+            except CorruptLogError:
+                cursor = ownership.read_ownership(connection, node_id).cursor
+                if cursor > from_lsn:
+                    raise CursorMismatchError(from_lsn, cursor) from None
+                raise
+
+        return self._read(read)
+
+    def list_batch_owners(self) -> list[str]:
+        """Return the nodes that added something that is not flushed."""
+        return self._read(batches.list_owners)
 
     def name_connections(self, node_id: str) -> None:
         """Have others find this process's connections by its node; for its first use of the archive."""
-        self._dialect.name_connections(connection_name(node_id))
+        self._dialect.name_connections(node_id)
 
-    def seal_node(self, node_id: str, epoch: int) -> bool:
-        """End another node's epoch, if it still is `epoch`, with whatever transaction of it hangs.
-
-        Return False if there was nothing to end: its epoch is another one by now, or sealed.
-        """
-        self._read(
-            lambda connection: self._dialect.end_connections(connection, connection_name(node_id))
-        )
-        return self.retire_node(node_id, epoch)
+    def seal_node(self, node_id: str, epoch: int, beat: int | None = None) -> bool:
+        """Do `retire_node`, and end whatever transaction of the node hangs."""
+        self._read(lambda connection: self._dialect.end_connections(connection, node_id, epoch))
+        return self.retire_node(node_id, epoch, beat)
 
     def flush_sealed(
         self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]
@@ -238,14 +263,14 @@ class Archive:
         with self._transaction("release") as connection:
             return self._membership.release(connection, node_id, epoch, cursor, slots)
 
-    def beat(self, node_id: str, epoch: int) -> None:
-        """Say that a node is alive.
+    def beat(self, node_id: str, epoch: int, patience_ms: int = 0) -> None:
+        """Say that a node is alive, and for how long others are to wait for its next beat.
 
         Raises:
             FencedError: another epoch began, or the node was retired.
         """
         with self._transaction("beat") as connection:
-            membership.beat(connection, node_id, epoch)
+            membership.beat(connection, node_id, epoch, patience_ms)
 
     def read_beats(self) -> dict[str, Heartbeat]:
         """Return how often each node was heard of, by its id: one that lives is heard of every second."""
@@ -425,8 +450,3 @@ class Archive:
 def unavailable(dialect: Dialect, error: Exception) -> ArchiveUnavailableError:
     """Return a database's error as ours."""
     return ArchiveUnavailableError(dialect.reason(error), dialect.hint)
-
-
-def connection_name(node_id: str) -> str:
-    """Return what the database's connections of a node are called, where the database tells."""
-    return f"ringlog {node_id}"

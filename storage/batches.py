@@ -98,6 +98,12 @@ def read_batches(connection: Connection, node_id: str, from_lsn: int) -> list[St
     return records
 
 
+def list_owners(connection: Connection) -> list[str]:
+    """Return the nodes that have batches."""
+    table = log_batches.c
+    return list(connection.scalars(select(table.node_id).distinct().order_by(table.node_id)))
+
+
 def read_batches_end(connection: Connection, node_id: str) -> int:
     """Return the LSN end of a node's last batch; 0 if there is none."""
     table = log_batches.c

@@ -90,12 +90,12 @@ class Dialect(Protocol):
         """
         ...
 
-    def name_connections(self, name: str) -> None:
-        """Give the connections of the writer a name that others find them by."""
+    def name_connections(self, node_id: str) -> None:
+        """Have others find the connections of the writer by their node."""
         ...
 
-    def end_connections(self, connection: Connection, name: str) -> None:
-        """End the connections that another process gave this name."""
+    def end_connections(self, connection: Connection, node_id: str, epoch: int) -> None:
+        """End the connections of another node, while it is in this epoch."""
         ...
 
     def insert_messages(self, connection: Connection, records: Sequence[MessageRecord]) -> None:

@@ -33,6 +33,9 @@ DEAD = "dead"
 """States of a node. Only an active one is given slots; one that joins, or is drained, has none and waits; one
 that was taken over is dead until it starts again."""
 
+STARTING_MS = 60_000
+"""For how much longer others wait for a node that starts than for one that serves."""
+
 HISTORY_MAX = 1_000
 """Changes that a listing returns at most."""
 
@@ -182,7 +185,8 @@ class Membership:
             "node_id": node_id,
             "address": place.address,
             "weight": place.weight,
-            "patience_ms": place.patience_ms,
+            # It does not beat before it serves: recovering may take longer than it is waited for then.
+            "patience_ms": place.patience_ms and place.patience_ms + STARTING_MS,
         }
         connection.execute(_FIRST_BEAT, parameters)
         self._move_version(connection)
@@ -325,15 +329,23 @@ def read_version(connection: Connection) -> int:
     return int(value or 0)
 
 
-def beat(connection: Connection, node_id: str, epoch: int) -> None:
-    """Say that a node is alive.
+def read_beat(connection: Connection, node_id: str) -> int | None:
+    """Return how often a node was heard of."""
+    found: int | None = connection.scalar(select(nodes.c.beat).where(nodes.c.node_id == node_id))
+    return found
+
+
+def beat(connection: Connection, node_id: str, epoch: int, patience_ms: int) -> None:
+    """Say that a node is alive, and for how long others are to wait for its next beat.
 
     Raises:
         FencedError: its epoch is over.
     """
     check_epoch(connection, node_id, epoch)
     connection.execute(
-        update(nodes).where(nodes.c.node_id == node_id).values(beat=nodes.c.beat + 1)
+        update(nodes)
+        .where(nodes.c.node_id == node_id)
+        .values(beat=nodes.c.beat + 1, patience_ms=patience_ms)
     )
 
 

@@ -94,6 +94,9 @@ _COPY_ASIDE = f"COPY staged_messages ({_COLUMNS}) FROM STDIN WITH (NULL E'\\x01'
 _END_CONNECTIONS = text("""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE application_name = :name AND usename = current_user AND pid <> pg_backend_pid()
+      AND datname = current_database()
+      AND EXISTS (SELECT 1 FROM owner_epochs
+                  WHERE node_id = :node_id AND epoch = :epoch AND sealed_epoch < :epoch)
 """)
 
 _STAGE = """
@@ -298,13 +301,19 @@ class PostgresDialect:
         """Return what adds one owner's batches; it connects when it is used."""
         return PostgresBatchWriter(self, node_id, epoch)
 
-    def name_connections(self, name: str) -> None:
-        """Give the connections of the writer a name that others find them by."""
-        self._parameters["application_name"] = name
+    def name_connections(self, node_id: str) -> None:
+        """Have others find the connections of the writer by their node."""
+        self._parameters["application_name"] = connection_name(node_id)
 
-    def end_connections(self, connection: Connection, name: str) -> None:
-        """End the connections that somebody else gave a name: a transaction that hangs holds locks."""
-        connection.execute(_END_CONNECTIONS, {"name": name})
+    def end_connections(self, connection: Connection, node_id: str, epoch: int) -> None:
+        """End the connections of a node, while it is in this epoch: a transaction that hangs holds locks."""
+        parameters = {"name": connection_name(node_id), "node_id": node_id, "epoch": epoch}
+        connection.execute(_END_CONNECTIONS, parameters)
+
+
+def connection_name(node_id: str) -> str:
+    """Return what `pg_stat_activity` has for the connections of a node."""
+    return f"ringlog {node_id}"
 
 
 def encode_messages(records: Sequence[MessageRecord]) -> bytes:

@@ -146,10 +146,10 @@ class SqliteDialect:
         """
         raise ArchiveSettingsError("database", "SQLite", "PostgreSQL")
 
-    def name_connections(self, name: str) -> None:
+    def name_connections(self, node_id: str) -> None:
         """Nothing to do: a file has no connections that others see."""
 
-    def end_connections(self, connection: Connection, name: str) -> None:
+    def end_connections(self, connection: Connection, node_id: str, epoch: int) -> None:
         """Nothing to do: the locks of a process end with it."""
 
     def fault(self, error: Exception) -> Fault:

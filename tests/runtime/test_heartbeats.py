@@ -11,9 +11,15 @@ def heard(*reads: tuple[float, dict[str, int]]) -> Heartbeats:
     return heartbeats
 
 
-def hear(heartbeats: Heartbeats, beats: dict[str, int], now: float, epoch: int = 1) -> None:
+def hear(
+    heartbeats: Heartbeats,
+    beats: dict[str, int],
+    now: float,
+    epoch: int = 1,
+    latency: float = 0.0,
+) -> None:
     read = {node_id: Heartbeat(epoch, beat) for node_id, beat in beats.items()}
-    heartbeats.hear(read, now)
+    heartbeats.hear(read, now - latency, now)
 
 
 def silent_seconds(heartbeats: Heartbeats, node_id: str, now: float, epoch: int = 1) -> float:
@@ -65,3 +71,9 @@ def test_a_node_that_began_again_is_not_silent_for_what_it_was_before() -> None:
 def test_a_node_that_comes_new_is_not_silent_yet() -> None:
     heartbeats = heard((0.0, {}), (1.0, {"a": 1}), (2.0, {"a": 1}))
     assert silent_seconds(heartbeats, "a", 2.0) == 1.0
+
+
+def test_how_long_a_read_took_is_nobodys_silence() -> None:
+    heartbeats = heard((0.0, {"a": 5}), (1.0, {"a": 6}))
+    hear(heartbeats, {"a": 6}, 3.0, latency=1.5)
+    assert silent_seconds(heartbeats, "a", 3.0) == 0.5

@@ -117,6 +117,11 @@ async def test_while_the_archive_is_away_nothing_new_is_taken_and_what_was_is_un
                     await reply.wait_ack()
             with pytest.raises(ArchiveUnavailableError):
                 await append(server, 3)
+            # Who asks again is told the same, at once.
+            again = WaitingReply()
+            server.append("alice", "c0", "text", b"0", b"{}", None, again, None)
+            with trio.fail_after(5), pytest.raises(OutcomeUnknownError):
+                await again.wait_ack()
             with pytest.raises(ArchiveUnavailableError):
                 await node.catalog.create(W, "another", user_id="alice")
             assert node.not_ready() == ["archive_unavailable"]
@@ -204,6 +209,26 @@ async def test_what_a_lone_node_acknowledged_is_there_for_the_one_that_takes_its
         server = await node.open(W, "s", to_append=True)
         assert await contents(server) == [0, 1, 2, 3, 4]
         assert await append(server, 5) == 6
+
+
+async def test_what_the_last_owner_of_a_ring_acknowledged_is_there_for_a_lone_node(
+    tmp_path: Path, archive: Archive
+) -> None:
+    lost, other = tmp_path / "lost", tmp_path / "other"
+    lost.mkdir()
+    other.mkdir()
+    with trio.CancelScope() as scope:
+        async with open_member(lost, archive, durability="replicated", flush=NEVER) as member:
+            await member.router.catalog.create(W, "s", user_id="alice")
+            server = await member.router.open(W, "s", to_append=True)
+            for number in range(5):
+                await append(server, number)
+            dead = member.node_id
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert await trio.to_thread.run_sync(archive.retire_node, dead, 1)
+    async with open_node(replicated(other), archive) as node:
+        assert await contents(await node.open(W, "s")) == [0, 1, 2, 3, 4]
 
 
 async def test_the_level_is_the_clusters_and_needs_another_disk(

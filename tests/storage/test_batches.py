@@ -254,6 +254,45 @@ def test_a_dead_node_that_begins_again_joins(archive: Archive) -> None:
     assert (node.state, node.sealed) == ("joining", False)
 
 
+def test_a_node_that_was_heard_of_meanwhile_is_not_sealed(archive: Archive) -> None:
+    seen = archive.read_beats()[NODE].beat
+    archive.beat(NODE, 1)
+    assert not archive.seal_node(NODE, 1, seen)
+    archive.beat(NODE, 1)
+    assert archive.seal_node(NODE, 1, seen + 2)
+    with pytest.raises(FencedError):
+        archive.beat(NODE, 1)
+
+
+def test_a_node_is_waited_for_longer_while_it_starts(archive: Archive) -> None:
+    place = Place("127.0.0.1:1", 1, 8, patience_ms=3_000)
+    epoch = archive.begin_epoch(NODE, "replicated", 0, place).epoch
+    assert _patience(archive) > 30_000
+    archive.beat(NODE, epoch, 3_000)
+    assert _patience(archive) == 3_000
+
+
+def test_a_reader_that_somebody_overtakes_is_not_told_of_damage(archive: Archive) -> None:
+    add(archive, batch(0), batch(2))
+    archive.flush(NODE, 1, 0, messages(1, 2))
+    with pytest.raises(CursorMismatchError):
+        archive.read_batches(NODE, 0)
+    assert archive.read_batches(NODE, 2) == expected(2, 4)
+    assert archive.list_batch_owners() == [NODE]
+
+
+def test_the_connections_of_a_node_that_began_again_are_left_alone(
+    archive: Archive, postgres_url: str
+) -> None:
+    archive.name_connections(NODE)
+    archive.begin_epoch(NODE, "replicated", 0, PLACE)
+    observer = open_archive(postgres_url)
+    with archive._dialect.writer.begin() as connection:
+        assert not observer.seal_node(NODE, 1)
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    observer.close()
+
+
 def test_the_ring_tells_that_a_node_was_sealed(archive: Archive) -> None:
     before = archive.read_ring_version()
     assert not archive.seal_node(NODE, 7)
@@ -275,6 +314,12 @@ def test_a_transaction_that_hangs_is_ended_with_its_epoch(
         frozen.invalidate()
         begun.close()
     observer.close()
+
+
+def _patience(archive: Archive) -> int:
+    node = archive.read_ring().node(NODE)
+    assert node is not None
+    return node.patience_ms
 
 
 def _own(archive: Archive) -> None:
