@@ -13,7 +13,7 @@ from storage.errors import LogPoisonedError, StorageFullError
 from storage.logwriter import LogWriter
 from storage.ownership import Ownership
 from storage.record import StoredRecord
-from storage.recovery import recover
+from storage.recovery import Recovery, recover
 from storage.replica import Replica
 from storage.supply import FULL_ERRNOS, SegmentSupply
 from storage.syncthread import RunSync, open_sync_thread
@@ -65,15 +65,7 @@ async def open_commit_log(
             )
         if replica is not None:
             replica.records = ()
-        supply = SegmentSupply(
-            directory,
-            background,
-            segment_bytes=options.segment_bytes,
-            retention_seconds=options.retention_seconds,
-            retention_bytes=options.retention_bytes,
-        )
-        supply.release(ownership.cursor)
-        supply.retire(recovery.segments)
+        supply = _open_supply(directory, background, options, recovery, ownership.cursor)
         writer = LogWriter(
             directory,
             supply,
@@ -106,6 +98,25 @@ async def open_commit_log(
                 await log.close()
         if failure is not None:
             raise failure
+
+
+def _open_supply(
+    directory: Directory,
+    background: RunSync,
+    options: LogOptions,
+    recovery: Recovery,
+    cursor: int,
+) -> SegmentSupply:
+    supply = SegmentSupply(
+        directory,
+        background,
+        segment_bytes=options.segment_bytes,
+        retention_seconds=options.retention_seconds,
+        retention_bytes=options.retention_bytes,
+    )
+    supply.release(cursor)
+    supply.retire(recovery.segments)
+    return supply
 
 
 @contextmanager
