@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from tests.simulation.mutation import Mutation
-from tests.simulation.succession import Succession
-from tests.simulation.takeover import Flaw
 from tests.simulation.world import run_schedule
 
 SCHEDULES = 20_000
@@ -21,15 +19,13 @@ def main(
     mutation: Annotated[
         Mutation | None, typer.Option(help="Take this guarantee away: it must be noticed.")
     ] = None,
-    takeover: Annotated[bool, typer.Option(help="The model of takeovers instead.")] = False,
-    flaw: Annotated[Flaw | None, typer.Option(help="The same for the model.")] = None,
 ) -> None:
-    """Run schedules of a simulated cluster, or of the takeover model; exit with 1 if anything is wrong in any."""
+    """Run schedules of a simulated cluster; exit with 1 if anything is wrong in any."""
     seeds = range(first, first + schedules) if seed is None else (seed,)
     began = time.monotonic()
     wrong = 0
     for each in seeds:
-        outcome = Succession(each, flaw).run() if takeover else run_schedule(each, mutation)
+        outcome = run_schedule(each, mutation)
         if trace:
             print(*outcome.trace, sep="\n")
         for problem in outcome.problems:

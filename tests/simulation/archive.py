@@ -4,16 +4,15 @@ Each method is one of `storage.Archive`, and a coroutine: between any two of its
 `test_archive_model.py` compares the methods with the real archive's.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
 
 from storage import (
-    JOINING,
-    ArchiveConflictError,
+    REPLICATED,
+    CorruptLogError,
     CursorMismatchError,
     FencedError,
+    Heartbeat,
     MessageRecord,
-    NodeEntry,
     Ownership,
     Place,
     PlannedChange,
@@ -22,49 +21,31 @@ from storage import (
     RingChangedError,
     SessionRecord,
     SessionSnapshot,
+    StoredRecord,
 )
+from storage.archive import connection_name
+from storage.batches import PAGE_ROWS, Batch
+from storage.frame import Frame, decode_records
 from tests.simulation.mutation import Mutation
 from tests.simulation.rows import Key, Transaction
-from tests.simulation.server import BEATS, Server
-from tests.simulation.weather import Weather
+from tests.simulation.scheduler import CALLER
+from tests.simulation.server import BEATS
+from tests.simulation.tables import (
+    DURABILITY,
+    VERSION,
+    BatchRow,
+    OwnerEpoch,
+    Tables,
+    always,
+    retargeted,
+)
 
-VERSION = ("cluster", "ring_version")
-DURABILITY = ("cluster", "durability")
-
-
-class OwnerEpoch(NamedTuple):
-    epoch: int
-    sealed_epoch: int
-
-
-class NodeRow(NamedTuple):
-    address: str
-    state: str
-    weight: int
-    beat: int
+UNGUARDED = {Mutation.READ_BEFORE_SEAL, Mutation.GIVEN_AWAY_FIRST}
+"""Those that the archive would not let pass: what is taken away is taken away there too."""
 
 
-class SlotRow(NamedTuple):
-    owner: str
-    target: str
-
-
-class SimulatedArchive:
+class SimulatedArchive(Tables):
     """One database, and every node's way to it."""
-
-    def __init__(
-        self,
-        weather: Weather,
-        note: Callable[[str], None] = lambda _: None,
-        mutation: Mutation | None = None,
-    ) -> None:
-        self.server = Server(weather, note)
-        self.rows = self.server.rows
-        self._mutation = mutation
-        self._slots: list[Key] = []
-        self._nodes: list[str] = []
-        self._tops: dict[tuple[str, str], int] = {}
-        """The highest seq that anybody tried to write, by session."""
 
     # What is done to the server
 
@@ -112,7 +93,9 @@ class SimulatedArchive:
         async def begin(transaction: Transaction) -> Ownership:
             await transaction.insert(DURABILITY, level)
             await self.server.next(transaction)
-            await transaction.lock(DURABILITY, _always)
+            await transaction.lock(DURABILITY, always)
+            await self.server.next(transaction)
+            self._check_reachable(transaction, node_id)
             await self.server.next(transaction)
             owner = ("owner_epochs", node_id)
             await transaction.insert(owner, OwnerEpoch(0, 0))
@@ -121,43 +104,83 @@ class SimulatedArchive:
             await self.server.next(transaction)
             await transaction.update(
                 [owner],
-                _always,
+                always,
                 lambda row: row._replace(epoch=max(row.epoch, above_epoch) + 1),
             )
             await self.server.next(transaction)
-            taken = Ownership(
-                transaction.read(owner).epoch, transaction.read(("flush_cursors", node_id))
-            )
+            found: OwnerEpoch = transaction.read(owner)
+            cursor = transaction.read(("flush_cursors", node_id))
+            taken = Ownership(found.epoch, cursor, found.sealed_epoch)
             if place is not None:
-                await self._register(transaction, node_id, place)
+                patience_ms = place.patience_ms if level == REPLICATED else 0
+                await self._register(transaction, node_id, place, patience_ms)
             return taken
 
         return await self.server.transact("takes an epoch", begin)
 
     async def retire_node(self, node_id: str, epoch: int) -> bool:
         async def retire(transaction: Transaction) -> bool:
-            sealed = await transaction.update(
-                [("owner_epochs", node_id)],
-                lambda row: row.epoch == epoch and row.sealed_epoch < epoch,
-                lambda row: row._replace(sealed_epoch=epoch),
-            )
-            return bool(sealed)
+            sealed = await self._seal(transaction, node_id, epoch)
+            if sealed:
+                await self.server.next(transaction)
+                if transaction.read(("nodes", node_id)) is not None:
+                    await self.server.next(transaction)
+                    await transaction.lock(VERSION, always)
+                    await self._move_version(transaction)
+            return sealed
 
-        return await self.server.transact(f"retire {node_id[-4:]}", retire)
+        return await self.server.transact(f"seals {node_id[-4:]}", retire)
+
+    async def read_level(self) -> str:
+        return await self.server.read(lambda: self.rows.committed.get(DURABILITY, ""))
+
+    async def read_cursor(self, node_id: str) -> Ownership:
+        def read() -> Ownership:
+            owner = self.epoch_of(node_id)
+            return Ownership(owner.epoch, self.cursor_of(node_id), owner.sealed_epoch)
+
+        return await self.server.read(read)
 
     async def flush(self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]) -> None:
-        async def move(transaction: Transaction) -> None:
+        async def check(transaction: Transaction) -> None:
             await self._check_epoch(transaction, node_id, epoch)
+
+        await self._flush(node_id, cursor, records, check, "flushes")
+
+    async def flush_sealed(
+        self, node_id: str, epoch: int, cursor: int, records: Sequence[Record]
+    ) -> None:
+        async def check(transaction: Transaction) -> None:
+            await self._check_sealed(transaction, node_id, epoch)
+
+        await self._flush(node_id, cursor, records, check, f"inherits {node_id[-4:]}:")
+
+    async def _flush(
+        self,
+        node_id: str,
+        cursor: int,
+        records: Sequence[Record],
+        check: Callable[[Transaction], Awaitable[None]],
+        name: str,
+    ) -> None:
+        lsn_end = cursor + len(records)
+
+        async def move(transaction: Transaction) -> None:
+            await check(transaction)
             await self.server.next(transaction)
             moved = await transaction.update(
                 [("flush_cursors", node_id)],
                 lambda lsn: lsn == cursor or self._mutation is Mutation.CURSOR_NOT_COMPARED,
-                lambda _: cursor + len(records),
+                lambda _: lsn_end,
             )
             if not moved:
                 await self.server.next(transaction)
                 found = transaction.read(("flush_cursors", node_id)) or 0
                 raise CursorMismatchError(cursor, found)
+            await self.server.next(transaction)
+            await transaction.delete(
+                self._batch_keys(node_id), lambda batch: batch.lsn_end <= lsn_end
+            )
 
         async def write(transaction: Transaction) -> None:
             for record in records:
@@ -172,7 +195,76 @@ class SimulatedArchive:
             await self.server.transact(f"moves the cursor from {cursor}", move)
             await self.server.transact(f"writes {len(records)} rows", write)
         else:
-            await self.server.transact(f"flushes {cursor} to {cursor + len(records)}", both)
+            await self.server.transact(f"{name} {cursor} to {lsn_end}", both)
+
+    # What owners add before they acknowledge, and what others do with it
+
+    def open_batch_writer(self, node_id: str, epoch: int) -> "SimulatedBatchWriter":
+        return SimulatedBatchWriter(self, node_id, epoch)
+
+    async def add_batch(self, node_id: str, epoch: int, batch: Batch) -> None:
+        async def add(transaction: Transaction) -> None:
+            locks = self._mutation is not Mutation.BATCH_WITHOUT_LOCK
+            await self._check_epoch(transaction, node_id, epoch, locks=locks)
+            self._batches.setdefault(node_id, set()).add(batch.first_lsn)
+            key = ("log_batches", node_id, batch.first_lsn)
+            row = BatchRow(*batch, epoch)
+            if not await transaction.insert(key, row) and not await transaction.update(
+                [key], row.__eq__, lambda old: old
+            ):
+                raise FencedError(node_id, epoch)
+
+        name = f"adds {batch.first_lsn} to {batch.lsn_end}"
+        await self.server.transact(name, add, autocommit=True)
+
+    async def read_batches(self, node_id: str, from_lsn: int) -> list[StoredRecord]:
+        read = self.rows.committed.get
+        found: list[BatchRow] = await self.server.read(
+            lambda: [row for key in self._batch_keys(node_id) if (row := read(key)) is not None]
+        )
+        records: list[StoredRecord] = []
+        next_lsn = from_lsn
+        for row in [row for row in found if row.lsn_end > from_lsn][:PAGE_ROWS]:
+            if row.first_lsn > next_lsn:
+                where = f"log_batches of node {node_id}"
+                raise CorruptLogError(where, next_lsn, "the batch is missing")
+            count = row.lsn_end - row.first_lsn
+            frame = Frame(0, count, row.first_lsn, row.first_lsn, 0, row.payload)
+            records += [each for each in decode_records(frame, {}) if each.lsn >= next_lsn]
+            next_lsn = row.lsn_end
+        return records
+
+    def name_connections(self, node_id: str) -> None:
+        caller = CALLER.get()
+        if caller is not None:
+            caller.connections = connection_name(node_id)
+
+    async def seal_node(self, node_id: str, epoch: int) -> bool:
+        name = connection_name(node_id)
+        await self.server.read(lambda: self.server.end_connections(name))
+        return await self.retire_node(node_id, epoch)
+
+    async def take_over(self, epoch: int, change: PlannedChange) -> int:
+        node_id = change.node_id
+
+        async def take(transaction: Transaction) -> int:
+            await self._check_sealed(transaction, node_id, epoch)
+            await self.server.next(transaction)
+            cursor = transaction.read(("flush_cursors", node_id)) or 0
+            await self.server.next(transaction)
+            rows = [transaction.read(key) for key in self._batch_keys(node_id)]
+            added = max((row.lsn_end for row in rows if row is not None), default=0)
+            if added > cursor and self._mutation not in UNGUARDED:
+                raise CursorMismatchError(added, cursor)
+            await self.server.next(transaction)
+            version = await self._change(transaction, change)
+            await self.server.next(transaction)
+            await transaction.update(
+                self._slots, lambda row: row.owner == node_id, lambda row: row._replace(owner="")
+            )
+            return version
+
+        return await self.server.transact(f"takes over {node_id[-4:]}", take)
 
     # The ring
 
@@ -194,19 +286,27 @@ class SimulatedArchive:
 
     async def change_ring(self, change: PlannedChange) -> int:
         async def make(transaction: Transaction) -> int:
-            found = await transaction.lock(VERSION, _always)
-            if found != change.seen_version:
-                raise RingChangedError(change.seen_version, found)
-            for node_id, state in change.states:
-                await self._change_node(transaction, node_id, state=state)
-            for node_id, weight in change.weights:
-                await self._change_node(transaction, node_id, weight=weight)
-            await self.server.next(transaction)
-            for slot, target in change.targets:
-                await transaction.update([self._slots[slot]], _always, _retargeted(target))
-            return await self._move_version(transaction)
+            return await self._change(transaction, change)
 
         return await self.server.transact(change.action, make)
+
+    async def _change(self, transaction: Transaction, change: PlannedChange) -> int:
+        found = await transaction.lock(VERSION, always)
+        if found != change.seen_version:
+            raise RingChangedError(change.seen_version, found)
+        for node_id, state in change.states:
+            await self._change_node(transaction, node_id, state=state)
+        for node_id, weight in change.weights:
+            await self._change_node(transaction, node_id, weight=weight)
+        for node_id, epoch in change.removed:
+            await self.server.next(transaction)
+            await transaction.delete([("nodes", node_id)], always)
+            await self.server.next(transaction)
+            await self._seal(transaction, node_id, epoch)
+        await self.server.next(transaction)
+        for slot, target in change.targets:
+            await transaction.update([self._slots[slot]], always, retargeted(target))
+        return await self._move_version(transaction)
 
     async def claim_slots(self, node_id: str, epoch: int, slots: Sequence[int]) -> list[int]:
         early = self._mutation is Mutation.CLAIM_BEFORE_RELEASE
@@ -240,16 +340,16 @@ class SimulatedArchive:
             await self._check_epoch(transaction, node_id, epoch)
             await self.server.next(transaction)
             await transaction.update(
-                [("nodes", node_id)], _always, lambda row: row._replace(beat=row.beat + 1)
+                [("nodes", node_id)], always, lambda row: row._replace(beat=row.beat + 1)
             )
 
         await self.server.transact(BEATS, beat)
 
-    async def read_beats(self) -> dict[str, int]:
+    async def read_beats(self) -> dict[str, Heartbeat]:
         read = self.rows.committed
         return await self.server.read(
             lambda: {
-                node_id: read["nodes", node_id].beat
+                node_id: Heartbeat(self.epoch_of(node_id).epoch, read["nodes", node_id].beat)
                 for node_id in sorted(self._nodes)
                 if ("nodes", node_id) in read
             }
@@ -303,111 +403,16 @@ class SimulatedArchive:
     async def secret(self, name: str) -> bytes:
         return await self.server.read(lambda: bytes(32))
 
-    # Statements that several transactions have
 
-    async def _register(self, transaction: Transaction, node_id: str, place: Place) -> None:
-        await self.server.next(transaction)
-        await transaction.insert(VERSION, 0)
-        await self.server.next(transaction)
-        await transaction.lock(VERSION, _always)
-        await self.server.next(transaction)
-        if transaction.read(("slots", 0)) is None:
-            self._slots = [("slots", slot) for slot in range(place.slots)]
-            for key in self._slots:
-                await transaction.insert(key, SlotRow("", ""))
-        await self.server.next(transaction)
-        row = NodeRow(place.address, JOINING, place.weight, 0)
-        if node_id not in self._nodes:
-            self._nodes.append(node_id)
-        if not await transaction.insert(("nodes", node_id), row):
-            await transaction.update(
-                [("nodes", node_id)],
-                _always,
-                lambda row: row._replace(address=place.address, beat=row.beat + 1),
-            )
-        await self._move_version(transaction)
+class SimulatedBatchWriter:
+    """One owner's connection for its batches: an `add` is a coroutine, as all that waits for the server."""
 
-    async def _check_epoch(self, transaction: Transaction, node_id: str, epoch: int) -> None:
-        def is_held(row: OwnerEpoch) -> bool:
-            return row.epoch == epoch and row.sealed_epoch < epoch
+    def __init__(self, archive: SimulatedArchive, node_id: str, epoch: int) -> None:
+        self._archive = archive
+        self._owner = (node_id, epoch)
 
-        if self._mutation is Mutation.NO_EPOCH_CHECK:
-            return
-        key = ("owner_epochs", node_id)
-        if self._mutation is Mutation.EPOCH_WITHOUT_LOCK:
-            row = transaction.read(key)
-            held = row is not None and is_held(row)
-        else:
-            held = await transaction.lock(key, is_held, share=True) is not None
-        if not held:
-            raise FencedError(node_id, epoch)
+    async def add(self, batch: Batch) -> None:
+        await self._archive.add_batch(*self._owner, batch)
 
-    async def _hand_over(
-        self,
-        transaction: Transaction,
-        slots: Sequence[int],
-        where: Callable[[SlotRow], bool],
-        owner: str,
-    ) -> list[int]:
-        await self.server.next(transaction)
-        await transaction.lock(VERSION, _always)
-        await self.server.next(transaction)
-        keys = [self._slots[slot] for slot in slots]
-        changed = await transaction.update(keys, where, lambda row: row._replace(owner=owner))
-        if changed:
-            await self._move_version(transaction)
-        return sorted(self._slots.index(key) for key in changed)
-
-    async def _change_node(self, transaction: Transaction, node_id: str, **changes: object) -> None:
-        await self.server.next(transaction)
-        await transaction.update([("nodes", node_id)], _always, lambda row: row._replace(**changes))
-
-    async def _move_version(self, transaction: Transaction) -> int:
-        await self.server.next(transaction)
-        version: int = transaction.read(VERSION) + 1
-        await transaction.update([VERSION], _always, lambda _: version)
-        return version
-
-    async def _write(self, transaction: Transaction, record: Record) -> None:
-        if isinstance(record, SessionRecord):
-            key: Key = ("sessions", record.workspace, record.session)
-            if not await transaction.insert(key, record):
-                await transaction.update(
-                    [key], lambda row: row.version < record.version, lambda _: record
-                )
-        elif isinstance(record, MessageRecord):
-            name = (record.workspace, record.session)
-            self._tops[name] = max(self._tops.get(name, 0), record.seq)
-            key = ("messages", *name, record.seq)
-            if not await transaction.insert(key, record) and transaction.read(key) != record:
-                raise ArchiveConflictError("messages", "/".join(map(str, key[1:])))
-
-    def _check_cursor(self, node_id: str, cursor: int) -> None:
-        found = self.rows.committed.get(("flush_cursors", node_id), 0)
-        if found < cursor:
-            raise CursorMismatchError(cursor, found)
-
-    def _ring(
-        self, version: int, read: Callable[[Key], object], read_slot: Callable[[Key], object]
-    ) -> Ring:
-        entries = []
-        for node_id in sorted(self._nodes):
-            node, owner = read(("nodes", node_id)), read(("owner_epochs", node_id))
-            if isinstance(node, NodeRow) and isinstance(owner, OwnerEpoch):
-                sealed = owner.sealed_epoch >= owner.epoch
-                entries.append(NodeEntry(node_id, *node, owner.epoch, sealed=sealed))
-        slots = [row for key in self._slots if isinstance(row := read_slot(key), SlotRow)]
-        return Ring(
-            version,
-            tuple(entries),
-            tuple(row.owner for row in slots),
-            tuple(row.target for row in slots),
-        )
-
-
-def _always(row: object) -> bool:
-    return True
-
-
-def _retargeted(target: str) -> Callable[[SlotRow], SlotRow]:
-    return lambda row: row._replace(target=target)
+    def close(self) -> None:
+        pass

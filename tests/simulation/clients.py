@@ -120,11 +120,13 @@ class Clients:
         self._random = random
         self._find_servers = find_servers
 
-    async def write(self, conversation: Conversation, sender: str, count: int) -> None:
+    async def write(
+        self, conversation: Conversation, sender: str, count: int, pause_seconds: float
+    ) -> None:
         """Send messages, one after the other, each until it is acknowledged."""
         random = self._random
         for number in range(count):
-            await trio.sleep(random.uniform(0, 0.5))
+            await trio.sleep(random.uniform(0, pause_seconds))
             key = (sender, f"{sender}-{number}")
             conversation.history.send(key, b'"%b"' % key[1].encode())
             while not await self._try(conversation, sender, number):

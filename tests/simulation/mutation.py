@@ -5,15 +5,18 @@ Some are statements of the simulated archive, which are ours; the others are edi
 
 import enum
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 import runtime.cluster
 import runtime.member
+import runtime.opening
+import storage.logopening
 from tests.mutants.mutant import Edit, Mutant
 from tests.mutants.run import ROOT, mutated
+from tests.simulation.scheduler import CLOCKS
 
 
 class Mutation(enum.StrEnum):
@@ -26,10 +29,22 @@ class Mutation(enum.StrEnum):
     CLAIM_BEFORE_RELEASE = "claim before release"
     DRAIN_PAST_FAILED_FLUSH = "drain past a failed flush"
     IN_DOUBT_REOPENS = "in-doubt release reopens intake"
+    LOCAL_ONLY = "ack after local only"
+    BATCH_WITHOUT_LOCK = "batch added without the epoch's lock"
+    READ_BEFORE_SEAL = "log_batches read before the seal"
+    READ_BEFORE_EPOCH = "log_batches read before the new epoch"
+    GIVEN_AWAY_FIRST = "slots given away before batches are archived"
+    SEAL_NOT_HELD = "slots given away without the sealed epoch"
+    EPOCH_DIFFERENCE = "epoch difference instead of sealed_epoch"
+    NOTHING_SET_ASIDE = "nothing set aside"
 
 
 MEMBER = "runtime/member.py"
+OPENING = "runtime/opening.py"
 RECONCILE = "runtime/reconcile.py"
+TAKEOVER = "runtime/takeover.py"
+COMMIT_LOG = "storage/commitlog.py"
+RECOVERY = "storage/recovery.py"
 
 _GIVE_UP = "        await self._give_up(lsn_end, slots)\n"
 
@@ -65,36 +80,124 @@ EDITS = {
             "            return\n",
         ),
     ),
+    # The next batch waits for the one before, so that they are there in order all the same.
+    Mutation.LOCAL_ONLY: (
+        Edit(COMMIT_LOG, "        await replica.finish()\n", ""),
+        Edit(
+            COMMIT_LOG,
+            "        replica.begin(Batch(",
+            "        if replica._batch is not None:\n"
+            "            await replica.finish()\n"
+            "        replica.begin(Batch(",
+        ),
+    ),
+    Mutation.READ_BEFORE_SEAL: (
+        Edit(
+            TAKEOVER,
+            "    if not dead.sealed:\n        await ask(archive.seal_node",
+            "    cursor = (await ask(archive.read_cursor, dead.node_id)).cursor\n"
+            "    stored = await ask(archive.read_batches, dead.node_id, cursor)\n"
+            "    if not dead.sealed:\n        await ask(archive.seal_node",
+        ),
+        Edit(
+            TAKEOVER,
+            "    await _archive_batches(archive, ask, dead)\n",
+            "    records = [decode_record(each) for each in stored]\n"
+            "    with suppress(CursorMismatchError):\n"
+            "        await ask(archive.flush_sealed, dead.node_id, dead.epoch, cursor, records)\n",
+        ),
+        Edit(TAKEOVER, "import trio\n", "import trio\nfrom contextlib import suppress\n"),
+    ),
+    Mutation.GIVEN_AWAY_FIRST: (
+        Edit(TAKEOVER, "    await _archive_batches(archive, ask, dead)\n", ""),
+    ),
+    Mutation.READ_BEFORE_EPOCH: (
+        Edit(
+            OPENING,
+            "        ownership = await trio.to_thread.run_sync(begin)\n",
+            "        records = []\n"
+            "        before = await trio.to_thread.run_sync(node.archive.read_cursor, node_id.hex)\n"
+            "        if node.durability == REPLICATED:\n"
+            "            records = await trio.to_thread.run_sync(\n"
+            "                node.archive.read_batches, node_id.hex, before.cursor\n"
+            "            )\n"
+            "        ownership = await trio.to_thread.run_sync(begin)\n"
+            "        records = [each for each in records if each.lsn >= ownership.cursor]\n",
+        ),
+        Edit(
+            OPENING,
+            "_open_replica(node, node_id.hex, ownership)",
+            "_open_replica(node, node_id.hex, ownership, records)",
+        ),
+        Edit(
+            OPENING,
+            "_open_replica(node: Node, node_id: str, ownership: Ownership)",
+            "_open_replica(node: Node, node_id: str, ownership: Ownership, records)",
+        ),
+        Edit(OPENING, "    records: list[StoredRecord] = []\n", ""),
+        Edit(OPENING, "    while page := ", "    while False and (page := "),
+        Edit(
+            OPENING,
+            "ownership.cursor + len(records)\n    ):",
+            "ownership.cursor + len(records)\n    )):",
+        ),
+    ),
+    Mutation.EPOCH_DIFFERENCE: (
+        Edit(
+            RECOVERY,
+            "_is_taken_over(findings, cursor, sealed_epoch)\n    if",
+            "_is_taken_over(findings, cursor, epoch - 2)\n    if",
+        ),
+    ),
+    Mutation.NOTHING_SET_ASIDE: (
+        Edit(
+            RECOVERY,
+            "_is_taken_over(findings, cursor, sealed_epoch)\n    if",
+            "_is_taken_over(findings, cursor, 0)\n    if",
+        ),
+    ),
 }
+
+USES: dict[str, tuple[ModuleType, str]] = {
+    MEMBER: (runtime.cluster, "Member"),
+    TAKEOVER: (runtime.member, "take_over"),
+    COMMIT_LOG: (storage.logopening, "CommitLog"),
+    RECOVERY: (storage.logopening, "recover"),
+    OPENING: (runtime.opening, "open_node"),
+}
+"""Which name of which module is what an edited file has under that name."""
 
 
 @contextmanager
 def applied(mutation: Mutation | None) -> Iterator[None]:
-    """Let clusters that are opened meanwhile have members as a mutation makes them."""
-    if mutation not in EDITS:
+    """Let nodes and clusters that are opened meanwhile be as a mutation makes them."""
+    with ExitStack() as stack:
+        for path, module in _edited(mutation).items() if mutation in EDITS else ():
+            # What was set in the module for this schedule holds for its copy too.
+            for original, name, value in CLOCKS:
+                if original.__name__ == module.__name__:
+                    setattr(module, name, value)
+            if path == OPENING:
+                module.open_sync_thread = vars(runtime.opening)["open_sync_thread"]
+            if path in USES:
+                user, name = USES[path]
+                stack.callback(setattr, user, name, getattr(user, name))
+                setattr(user, name, getattr(module, name))
         yield
-        return
-    broken = _broken_member(mutation)
-    cluster: Any = runtime.cluster
-    kept = cluster.Member
-    # What was set in the module for this schedule holds for its copy too.
-    broken.FLUSH_SECONDS = runtime.member.FLUSH_SECONDS
-    cluster.Member = broken.Member
-    try:
-        yield
-    finally:
-        cluster.Member = kept
 
 
 @cache
-def _broken_member(mutation: Mutation) -> Any:
-    """Return a copy of the module `runtime.member`, edited, over a copy of `runtime.reconcile`."""
-    paths = (RECONCILE, MEMBER)
+def _edited(mutation: Mutation) -> dict[str, Any]:
+    """Return copies of the modules that a mutation edits, by path; `member` over the copy of `reconcile`."""
+    paths = dict.fromkeys(edit.path for edit in EDITS[mutation])
+    if RECONCILE in paths:
+        paths[MEMBER] = None
     originals = {path: (ROOT / path).read_text() for path in paths}
     texts = mutated(originals, Mutant(mutation, EDITS[mutation], ()))
-    reconcile, member = (_module(path, texts[path]) for path in paths)
-    member.decide = reconcile.decide
-    return member
+    copies = {path: _module(path, texts[path]) for path in paths}
+    if RECONCILE in copies:
+        copies[MEMBER].decide = copies[RECONCILE].decide
+    return copies
 
 
 def _module(path: str, text: str) -> Any:

@@ -13,17 +13,18 @@ from typing import Any, cast
 
 import trio
 
-from runtime import Cluster, ClusterOptions, Node, NodeOptions, open_cluster, open_node
+from runtime import Cluster, ClusterOptions, Node, NodeOptions, open_cluster, opening
 from storage import Archive, FlushOptions, LogOptions, Place
 from tests.fakes.directory import CrashingDirectory
 from tests.simulation.archive import SimulatedArchive
+from tests.simulation.faults import Plan
 from tests.simulation.scheduler import CALLER
 from tests.simulation.weather import Weather
 
 LOG = LogOptions(segment_bytes=1 << 15, first_segment_bytes=1 << 15)
 """Small, so that schedules see segments change."""
 
-FLUSH = FlushOptions(rows_max=4, interval_ms=150, backoff_ms_max=500)
+FLUSH_ROWS = 4
 
 LEAVE_SECONDS = 4.0
 """How long one that is told to stop waits for others to take its slots; `drain_seconds` of a server."""
@@ -53,22 +54,24 @@ class Process:
         data_dir: Path,
         directory: CrashingDirectory,
         archive: SimulatedArchive,
-        slots: int,
+        plan: Plan,
     ) -> None:
         self.name = name
+        self.connections = ""
         self.directory = directory
         self.node: Node | None = None
         self.cluster: Cluster | None = None
         self.dead = self.ended = False
         self.dies_in: int | None = None
         """After how many steps it is killed."""
-        self.dies_at_commit = False
+        self.dies_at: str | None = None
+        self.hangs_at_batch = False
         self.loses_power = False
         """Whether it dies with its machine, and so with what was not synced."""
         self.stop = trio.Event()
         self._data_dir = data_dir
         self._archive = archive
-        self._slots = slots
+        self._plan = plan
         self._weather: Weather = archive.server.weather
         self._context: Context
         self._nursery: trio.Nursery | None = None
@@ -86,9 +89,14 @@ class Process:
         CALLER.set(self)
         self._context = copy_context()
         archive = cast("Archive", self._archive)
-        place = Place(self.name, slots=self._slots)
+        plan = self._plan
         options = NodeOptions(
-            data_dir=self._data_dir, log=LOG, flush=FLUSH, idle_seconds=2.0, place=place
+            data_dir=self._data_dir,
+            durability=plan.level,
+            log=LOG,
+            flush=FlushOptions(rows_max=FLUSH_ROWS, interval_ms=plan.flush_ms, backoff_ms_max=500),
+            idle_seconds=2.0,
+            place=Place(self.name, slots=plan.slots, patience_ms=plan.patience_ms),
         )
         try:
             await self._live(archive, options)
@@ -97,11 +105,11 @@ class Process:
 
     async def _live(self, archive: Archive, options: NodeOptions) -> None:
         with self._scope:
-            async with open_node(options, archive, cast("Any", self.directory)) as node:
+            async with opening.open_node(options, archive, cast("Any", self.directory)) as node:
                 member = ClusterOptions(
-                    durability=options.durability,
                     node_id=node.flusher.node_id,
                     listener=QuietListener(),
+                    taken_over=self._note_takeover,
                 )
                 async with (
                     open_cluster(member, archive, node) as self.cluster,
@@ -111,6 +119,18 @@ class Process:
                     await self.stop.wait()
                     await self._leave(node)
                     self._nursery.cancel_scope.cancel()
+
+    @property
+    def has_unflushed(self) -> bool:
+        """Whether it may have acknowledged what the archive does not have as rows."""
+        if self.node is None:
+            return True
+        flusher = self.node.flusher
+        cursor = self._archive.cursor_of(flusher.node_id)
+        return flusher.backlog_rows > 0 or self.node.log.durable_lsn > cursor
+
+    def _note_takeover(self, node_id: str, outcome: int | Exception) -> None:
+        self._archive.note(f"{self.name} took over from {node_id[-4:]}: {outcome!r}")
 
     @property
     def serves(self) -> frozenset[int]:
@@ -141,10 +161,15 @@ class Process:
             self._calls[scope] = None
             try:
                 await self.step()
+                # What is written may be on the disk long before its caller hears of it, or long after it was asked.
+                is_late = self._weather.random.random() < 0.3
+                if is_late:
+                    await self._weather.turn_disk()
+                    await self.step()
                 result = call(*args)
                 if inspect.iscoroutine(result):
                     result = await result
-                else:
+                elif not is_late:
                     await self._weather.turn_disk()
                 await self.step()
                 return result

@@ -85,12 +85,16 @@ class Transaction:
 
     def __init__(self, rows: Rows) -> None:
         self.name = ""
+        self.connections = ""
+        """What the connection that it runs on is called."""
         self.held: dict[Key, None] = {}
         self.waits_for: list[Transaction] = []
         self.ended = False
         self.committed = False
         self.lingers = False
         """Whether nobody but the server knows of it any more."""
+        self.is_committing = False
+        """Whether its COMMIT has arrived, and is slow."""
         self._rows = rows
         self._written: dict[Key, Any] = {}
 
@@ -120,6 +124,10 @@ class Transaction:
                 changed.append(key)
         return changed
 
+    async def delete(self, keys: Iterable[Key], where: Where) -> None:
+        """DELETE … WHERE …."""
+        await self.update(keys, where, lambda _: None)
+
     async def insert(self, key: Key, value: Any) -> bool:
         """INSERT … ON CONFLICT DO NOTHING: return whether there was no such row."""
         if self.read(key) is not None:
@@ -134,7 +142,11 @@ class Transaction:
         """Make what was written everybody's; return False if the server ended the transaction before."""
         if self.ended:
             return False
-        self._rows.committed.update(self._written)
+        for key, value in self._written.items():
+            if value is None:
+                self._rows.committed.pop(key, None)
+            else:
+                self._rows.committed[key] = value
         self.committed = True
         self.end()
         return True

@@ -10,24 +10,35 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cache
+from types import ModuleType
 from typing import Any, Protocol
 
 import trio
 from trio._core import _run as trio_run
 from trio.testing import MockClock
 
-import storage.commitlog
-from runtime import member, planning, ring, ringwatch
+import storage.logopening
+import storage.replica
+from runtime import heartbeats, member, node, opening, planning, ring, ringwatch
 
 
 class Caller(Protocol):
     """The process that asks for a blocking call."""
 
     name: str
-    dies_at_commit: bool
+    connections: str
+    """What its connections to the archive are called."""
+    dies_at: str | None
+    """It is killed at the next COMMIT of a transaction whose name has this in it."""
+
+    hangs_at_batch: bool
+    """It is paused when it adds a batch, which arrives late."""
 
     async def step(self) -> None:
         """Come between two things that it does: here it may be held, or die."""
+
+    def pause(self) -> None:
+        """Hold it at its next step."""
 
     def kill(self) -> None:
         """End it where it stands."""
@@ -36,11 +47,22 @@ class Caller(Protocol):
         """Make it, and return what it returned."""
 
 
-POLL_SECONDS = 0.6
-"""The ring is looked at a third as often as by the product: most of a schedule's time would go there."""
+BEAT_SECONDS = 0.35
 
-FLUSH_SECONDS = 0.8
-"""How long sessions that are to move may pause; the outages here are as short."""
+CLOCKS: tuple[tuple[ModuleType, str, float], ...] = (
+    # A third as often as the product looks: most of a schedule's time would go there.
+    (ringwatch, "POLL_SECONDS", 0.6),
+    # All others are about a third as long, as the outages here are.
+    (member, "FLUSH_SECONDS", 0.8),
+    (member, "BEAT_SECONDS", BEAT_SECONDS),
+    (member, "RETARGET_SECONDS", 3.0),
+    (heartbeats, "ALIVE_SECONDS", 3.5 * BEAT_SECONDS),
+    (heartbeats, "GAP_SECONDS", 2.5 * BEAT_SECONDS),
+    (storage.replica, "STALLED_SECONDS", 0.4),
+    (storage.replica, "UNKNOWN_SECONDS", 1.5),
+    (node, "UNKNOWN_SECONDS", 1.5),
+)
+"""Times of the product that are others in a schedule."""
 
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
 """The process that a task belongs to; None for those who watch from outside."""
@@ -76,10 +98,10 @@ def _no_threads() -> Iterator[None]:
         # The product's own, with its answers remembered: a ring takes longer to make than a schedule to run.
         for module, name, value in (
             (trio.to_thread, "run_sync", _run_sync),
-            (storage.commitlog, "open_sync_thread", _open_sync_thread),
+            (storage.logopening, "open_sync_thread", _open_sync_thread),
+            (opening, "open_sync_thread", _open_sync_thread),
             (planning, "assign", _assign),
-            (ringwatch, "POLL_SECONDS", POLL_SECONDS),
-            (member, "FLUSH_SECONDS", FLUSH_SECONDS),
+            *CLOCKS,
         ):
             stack.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, value)
@@ -97,9 +119,49 @@ async def _run_sync(
         return await caller.call(call, args)
 
 
+class SimulatedThread:
+    """A `SyncThread` that is a task: one call at a time, always to its end."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self._ended: trio.Event | None = None
+        self._value: Any = None
+        self._error: Exception | None = None
+
+    async def run_sync(self, call: Callable[..., Any], *args: Any) -> Any:
+        self.begin(call, *args)
+        return await self.finish()
+
+    def begin(self, call: Callable[..., Any], *args: Any) -> None:
+        if self._ended is not None:
+            raise trio.BusyResourceError
+        self._ended = trio.Event()
+        self._nursery.start_soon(self._work, self._ended, call, args)
+
+    async def finish(self) -> Any:
+        assert self._ended is not None
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
+        value, error = self._value, self._error
+        self._ended = self._value = self._error = None
+        if error is not None:
+            raise error
+        return value
+
+    async def _work(
+        self, ended: trio.Event, call: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        try:
+            self._value = await _run_sync(call, *args)
+        except Exception as error:  # noqa: BLE001 - raised where it is asked for
+            self._error = error
+        ended.set()
+
+
 @asynccontextmanager
-async def _open_sync_thread() -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    yield _run_sync
+async def _open_sync_thread() -> AsyncIterator[SimulatedThread]:
+    async with trio.open_nursery() as nursery:
+        yield SimulatedThread(nursery)
 
 
 def _assign(weights: dict[str, int], slots: int) -> tuple[str, ...]:

@@ -12,12 +12,15 @@ import trio
 from storage import ArchiveUnavailableError, StorageError
 from tests.simulation.rows import Rows, Transaction
 from tests.simulation.scheduler import CALLER
-from tests.simulation.weather import PATIENCE_SECONDS, Weather
+from tests.simulation.weather import PATIENCE_SECONDS, SLOW_COMMIT_SECONDS_MAX, Weather
 
 T = TypeVar("T")
 
 BEATS = "beats"
 """What a transaction is called that is of no interest."""
+
+ADDS = " adds "
+"""What is in the name of a transaction that adds a batch."""
 
 DYING_COMMIT_SECONDS = 1.5
 """When the COMMIT arrives that was the last thing that a process sent."""
@@ -39,6 +42,14 @@ class Server:
             transaction.end()
         self._open.clear()
 
+    def end_connections(self, name: str) -> None:
+        """End the transactions on connections of a name; one whose COMMIT has arrived may be done all the same."""
+        for transaction in list(self._open):
+            if transaction.connections == name:
+                if transaction.is_committing and self.weather.random.random() < 0.5:
+                    self._do_commit(transaction)
+                self._end(transaction)
+
     async def read(self, query: Callable[[], T]) -> T:
         await self.weather.travel()
         result = query()
@@ -50,15 +61,24 @@ class Server:
         await self.weather.travel()
         transaction.check_open()
 
-    async def transact(self, name: str, work: Callable[[Transaction], Awaitable[T]]) -> T:
+    async def transact(
+        self,
+        name: str,
+        work: Callable[[Transaction], Awaitable[T]],
+        *,
+        autocommit: bool = False,
+    ) -> T:
+        """Run a transaction; one that is a single statement may commit by itself."""
         await self.weather.travel()
         transaction = self.rows.begin()
         self._open[transaction] = None
         caller = CALLER.get()
         transaction.name = f"{caller.name if caller else 'operator'} {name}"
+        transaction.connections = caller.connections if caller else ""
         try:
             result = await work(transaction)
-            await self.next(transaction)
+            if not autocommit:
+                await self.next(transaction)
             await self._commit(transaction)
         except (trio.Cancelled, OSError, ArchiveUnavailableError) as error:
             # What cancels is named by its address in memory, which is another one each time.
@@ -85,11 +105,18 @@ class Server:
         """
         caller = CALLER.get()
         beats = transaction.name.endswith(BEATS)
-        dies = caller is not None and caller.dies_at_commit and not beats
+        dies_at = None if caller is None else caller.dies_at
+        dies = dies_at is not None and dies_at in transaction.name and not beats
         seconds = self.weather.commit_seconds()
+        hangs = caller is not None and caller.hangs_at_batch and ADDS in transaction.name
+        if hangs:
+            seconds = self.weather.random.uniform(0.5, SLOW_COMMIT_SECONDS_MAX)
         if seconds or dies:
-            arrives = dies or self.weather.commit_arrives()
+            arrives = dies or hangs or self.weather.commit_arrives()
             self._linger(transaction, commits=arrives, seconds=seconds or DYING_COMMIT_SECONDS)
+            if caller is not None and hangs:
+                caller.hangs_at_batch = False
+                caller.pause()
             if caller is not None and dies:
                 caller.kill()
             await trio.sleep(min(seconds, PATIENCE_SECONDS))
@@ -104,6 +131,7 @@ class Server:
     def _linger(self, transaction: Transaction, *, commits: bool, seconds: float) -> None:
         """Leave a transaction to the server, which ends it after a while."""
         transaction.lingers = True
+        transaction.is_committing = commits
         self.nursery.start_soon(self._end_later, transaction, commits, seconds)
 
     async def _end_later(self, transaction: Transaction, commits: bool, seconds: float) -> None:

@@ -20,8 +20,11 @@ from runtime.ring import slot_of
 from storage import (
     ACTIVE,
     DRAINED,
+    DRAINING,
+    REPLICATED,
     ArchiveUnavailableError,
     FencedError,
+    LogPoisonedError,
     PlannedChange,
     Ring,
     RingChangedError,
@@ -34,10 +37,18 @@ from tests.simulation.faults import Event, Fault, Plan, draw_plan
 from tests.simulation.mutation import Mutation, applied
 from tests.simulation.process import Process
 from tests.simulation.scheduler import run_seeded
+from tests.simulation.server import ADDS
 from tests.simulation.weather import Weather
 
 SETTLE_SECONDS = 60.0
 """How long it may take, after the last fault, until all is as it should be: a few timeouts one behind another."""
+
+
+NODES = ("n1", "n2", "n3")
+LIVES = 3
+"""How many machines a node may have, one after another. The next one of n1 is n4."""
+
+TAKEOVER_STEPS = ("seals", "inherits", "takes over")
 
 
 class Outcome(NamedTuple):
@@ -71,13 +82,18 @@ class World:
         self._archive = SimulatedArchive(self._weather, self.note, mutation)
         self._findings = Findings()
         self._failures: list[str] = []
+        self._names = {name: name for name in self.plan.nodes}
+        """Who each node is now: another one where its machine was lost."""
         self._disks = {name: CrashingDirectory() for name in self.plan.nodes}
         self._processes: dict[str, Process] = {}
+        self._short_lives: dict[str, int] = {}
+        """How many lives of a node are to end before they have begun."""
         self._clients = Clients(Random(f"clients {seed}"), self._find_servers)
         self._conversations = [
             Conversation(f"s{number}", self._findings, self.note)
             for number in range(self.plan.sessions)
         ]
+        self._down_seconds = self.plan.down_seconds
         self._nursery: trio.Nursery
 
     def note(self, line: str) -> None:
@@ -108,7 +124,11 @@ class World:
                     conversation.unanswered += plan.messages
                     sender = f"u{writer}"
                     self._nursery.start_soon(
-                        self._clients.write, conversation, sender, plan.messages
+                        self._clients.write,
+                        conversation,
+                        sender,
+                        plan.messages,
+                        plan.message_seconds,
                     )
             for event in plan.events:
                 await trio.sleep_until(event.at)
@@ -133,26 +153,27 @@ class World:
 
     # Nodes
 
-    async def _supervise(self, name: str) -> None:
-        """Start a node, and start it again whenever it has ended."""
+    async def _supervise(self, node: str) -> None:
+        """Start a node, and start it again whenever it has ended: or another one in its place."""
         await trio.sleep(self._random.uniform(0, 0.3))
         while True:
-            process = self._processes[name] = Process(
-                name,
-                data_dirs()[name],
-                self._disks[name],
-                self._archive,
-                self.plan.slots,
+            name = self._names[node]
+            process = self._processes[node] = Process(
+                name, data_dirs()[name], self._disks[node], self._archive, self.plan
             )
+            if self._short_lives.get(node, 0):
+                self._short_lives[node] -= 1
+                process.dies_in = self._random.randint(5, 40)
             self.note(f"{name} starts")
             reason = "stopped"
             try:
                 await process.run()
             except* Exception as group:  # noqa: BLE001 - judged
                 reason = "killed" if process.dead else self._judge(process, group)
-            self._disks[name] = process.directory
             self.note(f"{name} ended: {'killed' if process.dead else reason}")
-            await trio.sleep(self._random.uniform(0.05, 0.8))
+            is_lost = self._names[node] != name
+            self._disks[node] = CrashingDirectory() if is_lost else process.directory
+            await trio.sleep(self._random.uniform(0.05, self._down_seconds))
 
     def _judge(self, process: Process, group: BaseException) -> str:
         """Return why a process ended by itself, and hold what nothing explains against it."""
@@ -160,8 +181,8 @@ class World:
         for error in causes:
             if isinstance(error, ArchiveUnavailableError) and process.node is None:
                 continue
-            if isinstance(error, trio.ClosedResourceError) and len(causes) > 1:
-                # It waited for the flusher, which has failed of something else.
+            if isinstance(error, trio.ClosedResourceError | LogPoisonedError) and len(causes) > 1:
+                # It waited for the flusher or the log, which has failed of something else.
                 continue
             if isinstance(error, FencedError):
                 owner = self._archive.epoch_of(error.node_id)
@@ -185,9 +206,7 @@ class World:
             with trio.move_on_after(3):
                 await self._change_ring(_TO_RING[event.fault], event)
         elif event.fault is Fault.RETIRE:
-            node_id = data_node_id(event.node)
-            with suppress(ArchiveUnavailableError):
-                await self._archive.retire_node(node_id, self._archive.epoch_of(node_id).epoch)
+            await self._retire(event.node)
         elif event.fault is Fault.RESTORE:
             copy = self._archive.copy()
             await trio.sleep(event.amount * 1.5)
@@ -203,9 +222,10 @@ class World:
             self._weather.archive_is_up = True
         elif event.fault in {Fault.CUT, Fault.DEAF}:
             nodes = self._weather.cut if event.fault is Fault.CUT else self._weather.deaf
-            nodes.add(event.node)
+            name = self._names[event.node]
+            nodes.add(name)
             await trio.sleep(event.amount * 3)
-            nodes.discard(event.node)
+            nodes.discard(name)
         elif process is not None:
             await self._happen_to(process, event)
 
@@ -219,7 +239,22 @@ class World:
             case Fault.KILL_SOON:
                 process.dies_in = int(event.amount * 40)
             case Fault.KILL_AT_COMMIT:
-                process.dies_at_commit = True
+                process.dies_at = ADDS if event.amount < 0.4 else ""
+            case Fault.KILL_AT_TAKEOVER:
+                process.dies_at = TAKEOVER_STEPS[int(event.amount * len(TAKEOVER_STEPS))]
+            case Fault.KILL_AGAIN:
+                self._short_lives[event.node] = 1 + int(event.amount * 3)
+                process.kill()
+            case Fault.HANG:
+                process.hangs_at_batch = True
+                await trio.sleep(1 + event.amount * 3)
+                process.hangs_at_batch = False
+                process.resume()
+            case Fault.LOSE:
+                number = int(process.name[1:]) + len(NODES)
+                if not process.ended and f"n{number}" in data_dirs():
+                    self._names[event.node] = f"n{number}"
+                    process.kill()
             case Fault.PAUSE:
                 process.pause()
                 await trio.sleep(event.amount * 4)
@@ -228,13 +263,27 @@ class World:
                 assert event.fault is Fault.STOP
                 process.stop.set()
 
+    async def _retire(self, node: str) -> None:
+        """Seal a node's epoch; where nothing but its disk has what it did not flush, one that has nothing."""
+        process = self._processes.get(node)
+        node_id = data_node_id(self._names[node])
+        epoch = self._archive.epoch_of(node_id).epoch
+        if self.plan.level != REPLICATED:
+            if process is None or process.has_unflushed:
+                return
+            process.kill()
+        with suppress(ArchiveUnavailableError):
+            await self._archive.retire_node(node_id, epoch)
+
     async def _change_ring(
         self, plan: Callable[[Ring, str, float], PlannedChange], event: Event
     ) -> None:
         try:
             ring = await self._archive.read_ring()
             if ring.owners:
-                await self._archive.change_ring(plan(ring, data_node_id(event.node), event.amount))
+                await self._archive.change_ring(
+                    plan(ring, data_node_id(self._names[event.node]), event.amount)
+                )
         except (planning.PlanError, RingChangedError, ArchiveUnavailableError) as error:
             self.note(f"{event.fault} refused: {error!r}")
 
@@ -244,10 +293,13 @@ class World:
         """Let there be no more faults, and wait until all is as it should be."""
         self._weather.clear()
         self._clients.lost_answers = self._clients.lost_requests = 0
+        self._down_seconds = 0.2
+        self._short_lives.clear()
         for process in self._processes.values():
             process.resume()
             process.dies_in = None
-            process.dies_at_commit = False
+            process.dies_at = None
+            process.hangs_at_batch = False
             if self._restored:
                 # An owner that has nothing to flush, and is asked for nothing old, would not notice.
                 process.kill()
@@ -255,17 +307,27 @@ class World:
         unsettled: list[str] = []
         with trio.move_on_after(SETTLE_SECONDS):
             while unsettled := list(self._unsettled()):
+                await self._undrain_somebody()
                 await trio.sleep(0.25)
         self._failures += [f"never settled: {line}" for line in unsettled]
         self.note("settled" if not unsettled else "never settled")
+
+    async def _undrain_somebody(self) -> None:
+        """Be the operator who has drained all owners but those that were lost."""
+        names = self._names.values()
+        nodes = [node for node in self._archive.ring().nodes if node.address in names]
+        if len(nodes) == len(names) and all(node.state in {DRAINING, DRAINED} for node in nodes):
+            event = Event(trio.current_time(), Fault.UNDRAIN, self.plan.nodes[0], 0)
+            await self._change_ring(_TO_RING[Fault.UNDRAIN], event)
 
     def _unsettled(self) -> Iterator[str]:
         for conversation in self._conversations:
             if conversation.unanswered:
                 yield f"{conversation.name} has {conversation.unanswered} without answer"
         ring = self._archive.ring()
+        names = self._names.values()
         for node in ring.nodes:
-            if node.state not in {ACTIVE, DRAINED}:
+            if node.address in names and node.state not in {ACTIVE, DRAINED}:
                 yield f"{node.address} is {node.state}"
         served = {
             data_node_id(process.name): process.serves for process in self._processes.values()
@@ -301,10 +363,11 @@ def data_dirs() -> dict[str, Path]:
     """Return a data directory for each node, with its id and nothing else: logs are in memory."""
     folder = Path(tempfile.mkdtemp(prefix="ringlog-simulation-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    for name in ("n1", "n2", "n3"):
+    names = [f"n{number}" for number in range(1, 1 + LIVES * len(NODES))]
+    for name in names:
         (folder / name).mkdir()
         (folder / name / "node_id").write_text(str(uuid.UUID(data_node_id(name))))
-    return {name: folder / name for name in ("n1", "n2", "n3")}
+    return {name: folder / name for name in names}
 
 
 def _new_session(name: str) -> SessionRecord:
