@@ -13,6 +13,7 @@ from storage import (
     FencedError,
     Heartbeat,
     MessageRecord,
+    NodeState,
     Ownership,
     Place,
     PlannedChange,
@@ -23,9 +24,9 @@ from storage import (
     SessionSnapshot,
     StoredRecord,
 )
-from storage.archive import connection_name
 from storage.batches import PAGE_ROWS, Batch
 from storage.frame import Frame, decode_records
+from storage.postgres import connection_name
 from tests.simulation.mutation import Mutation
 from tests.simulation.rows import Key, Transaction
 from tests.simulation.scheduler import CALLER
@@ -42,6 +43,10 @@ from tests.simulation.tables import (
 
 UNGUARDED = {Mutation.READ_BEFORE_SEAL, Mutation.GIVEN_AWAY_FIRST}
 """Those that the archive would not let pass: what is taken away is taken away there too."""
+
+
+class _HeardOfError(Exception):
+    """A node is not silent: rolls a transaction back."""
 
 
 class SimulatedArchive(Tables):
@@ -118,9 +123,14 @@ class SimulatedArchive(Tables):
 
         return await self.server.transact("takes an epoch", begin)
 
-    async def retire_node(self, node_id: str, epoch: int) -> bool:
+    async def retire_node(self, node_id: str, epoch: int, beat: int | None = None) -> bool:
         async def retire(transaction: Transaction) -> bool:
             sealed = await self._seal(transaction, node_id, epoch)
+            if sealed and beat is not None:
+                await self.server.next(transaction)
+                row = transaction.read(("nodes", node_id))
+                if row is None or row.beat != beat:
+                    raise _HeardOfError
             if sealed:
                 await self.server.next(transaction)
                 if transaction.read(("nodes", node_id)) is not None:
@@ -129,7 +139,31 @@ class SimulatedArchive(Tables):
                     await self._move_version(transaction)
             return sealed
 
-        return await self.server.transact(f"seals {node_id[-4:]}", retire)
+        try:
+            return await self.server.transact(f"seals {node_id[-4:]}", retire)
+        except _HeardOfError:
+            return False
+
+    async def list_nodes(self) -> list[NodeState]:
+        def read() -> list[NodeState]:
+            keys = sorted(key for key in self.rows.committed if key[0] == "owner_epochs")
+            names = [str(key[1]) for key in keys]
+            owners = {name: self.epoch_of(name) for name in names}
+            return [
+                NodeState(
+                    name, owner.epoch, owner.sealed_epoch >= owner.epoch, self.cursor_of(name)
+                )
+                for name, owner in owners.items()
+            ]
+
+        return await self.server.read(read)
+
+    async def list_batch_owners(self) -> list[str]:
+        def read() -> list[str]:
+            found = [key for key in self.rows.committed if key[0] == "log_batches"]
+            return sorted({str(key[1]) for key in found})
+
+        return await self.server.read(read)
 
     async def read_level(self) -> str:
         return await self.server.read(lambda: self.rows.committed.get(DURABILITY, ""))
@@ -226,6 +260,9 @@ class SimulatedArchive(Tables):
         next_lsn = from_lsn
         for row in [row for row in found if row.lsn_end > from_lsn][:PAGE_ROWS]:
             if row.first_lsn > next_lsn:
+                cursor = await self.server.read(lambda: self.cursor_of(node_id))
+                if cursor > from_lsn:
+                    raise CursorMismatchError(from_lsn, cursor)
                 where = f"log_batches of node {node_id}"
                 raise CorruptLogError(where, next_lsn, "the batch is missing")
             count = row.lsn_end - row.first_lsn
@@ -239,10 +276,16 @@ class SimulatedArchive(Tables):
         if caller is not None:
             caller.connections = connection_name(node_id)
 
-    async def seal_node(self, node_id: str, epoch: int) -> bool:
+    async def seal_node(self, node_id: str, epoch: int, beat: int | None = None) -> bool:
         name = connection_name(node_id)
-        await self.server.read(lambda: self.server.end_connections(name))
-        return await self.retire_node(node_id, epoch)
+
+        def end() -> None:
+            owner = self.epoch_of(node_id)
+            if owner.epoch == epoch and owner.sealed_epoch < epoch:
+                self.server.end_connections(name)
+
+        await self.server.read(end)
+        return await self.retire_node(node_id, epoch, beat)
 
     async def take_over(self, epoch: int, change: PlannedChange) -> int:
         node_id = change.node_id
@@ -335,12 +378,14 @@ class SimulatedArchive(Tables):
 
         return await self.server.transact(f"releases {list(slots)} at {cursor}", release)
 
-    async def beat(self, node_id: str, epoch: int) -> None:
+    async def beat(self, node_id: str, epoch: int, patience_ms: int = 0) -> None:
         async def beat(transaction: Transaction) -> None:
             await self._check_epoch(transaction, node_id, epoch)
             await self.server.next(transaction)
             await transaction.update(
-                [("nodes", node_id)], always, lambda row: row._replace(beat=row.beat + 1)
+                [("nodes", node_id)],
+                always,
+                lambda row: row._replace(beat=row.beat + 1, patience_ms=patience_ms),
             )
 
         await self.server.transact(BEATS, beat)

@@ -94,22 +94,21 @@ EDITS = {
     Mutation.READ_BEFORE_SEAL: (
         Edit(
             TAKEOVER,
-            "    if not dead.sealed:\n        await ask(archive.seal_node",
+            "    if not dead.sealed:\n",
             "    cursor = (await ask(archive.read_cursor, dead.node_id)).cursor\n"
             "    stored = await ask(archive.read_batches, dead.node_id, cursor)\n"
-            "    if not dead.sealed:\n        await ask(archive.seal_node",
+            "    if not dead.sealed:\n",
         ),
         Edit(
             TAKEOVER,
-            "    await _archive_batches(archive, ask, dead)\n",
+            "    await archive_batches(archive, ask, dead.node_id, dead.epoch)\n",
             "    records = [decode_record(each) for each in stored]\n"
             "    with suppress(CursorMismatchError):\n"
             "        await ask(archive.flush_sealed, dead.node_id, dead.epoch, cursor, records)\n",
         ),
-        Edit(TAKEOVER, "import trio\n", "import trio\nfrom contextlib import suppress\n"),
     ),
     Mutation.GIVEN_AWAY_FIRST: (
-        Edit(TAKEOVER, "    await _archive_batches(archive, ask, dead)\n", ""),
+        Edit(TAKEOVER, "    await archive_batches(archive, ask, dead.node_id, dead.epoch)\n", ""),
     ),
     Mutation.READ_BEFORE_EPOCH: (
         Edit(

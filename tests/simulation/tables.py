@@ -18,6 +18,7 @@ from storage import (
     Ring,
     SessionRecord,
 )
+from storage.membership import STARTING_MS
 from tests.simulation.mutation import Mutation
 from tests.simulation.rows import Key, Transaction
 from tests.simulation.server import Server
@@ -85,6 +86,7 @@ class Tables:
             for key in self._slots:
                 await transaction.insert(key, SlotRow("", ""))
         await self.server.next(transaction)
+        patience_ms = patience_ms and patience_ms + STARTING_MS
         row = NodeRow(place.address, JOINING, place.weight, 0, patience_ms)
         if node_id not in self._nodes:
             self._nodes.append(node_id)
