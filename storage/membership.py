@@ -226,6 +226,10 @@ class Membership:
         Raises:
             RingChangedError: the ring is not as it was when the change was worked out.
         """
+        for node_id, epoch in change.removed:
+            # Else it would count as a node that nobody can reach, and no other could begin. Before the version is
+            # locked: whoever holds an epoch may be about to lock that.
+            seal_epoch(connection, node_id, epoch)
         found = self._lock_version(connection)
         if found != change.seen_version:
             raise RingChangedError(change.seen_version, found)
@@ -235,10 +239,8 @@ class Membership:
         for node_id, weight in change.weights:
             where = nodes.c.node_id == node_id
             connection.execute(update(nodes).where(where).values(weight=weight))
-        for node_id, epoch in change.removed:
+        for node_id, _ in change.removed:
             connection.execute(delete(nodes).where(nodes.c.node_id == node_id))
-            # Else it would count as a node that nobody can reach, and no other could begin.
-            seal_epoch(connection, node_id, epoch)
         if change.targets:
             rows = msgspec.json.encode(list(change.targets)).decode()
             connection.execute(self._retarget, {"rows": rows})

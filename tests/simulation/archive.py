@@ -334,6 +334,9 @@ class SimulatedArchive(Tables):
         return await self.server.transact(change.action, make)
 
     async def _change(self, transaction: Transaction, change: PlannedChange) -> int:
+        for node_id, epoch in change.removed:
+            await self._seal(transaction, node_id, epoch)
+            await self.server.next(transaction)
         found = await transaction.lock(VERSION, always)
         if found != change.seen_version:
             raise RingChangedError(change.seen_version, found)
@@ -341,11 +344,9 @@ class SimulatedArchive(Tables):
             await self._change_node(transaction, node_id, state=state)
         for node_id, weight in change.weights:
             await self._change_node(transaction, node_id, weight=weight)
-        for node_id, epoch in change.removed:
+        for node_id, _ in change.removed:
             await self.server.next(transaction)
             await transaction.delete([("nodes", node_id)], always)
-            await self.server.next(transaction)
-            await self._seal(transaction, node_id, epoch)
         await self.server.next(transaction)
         for slot, target in change.targets:
             await transaction.update([self._slots[slot]], always, retargeted(target))

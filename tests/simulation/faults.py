@@ -33,6 +33,7 @@ class Fault(enum.StrEnum):
     UNDRAIN = "undrain"
     WEIGHT = "weight"
     REBALANCE = "rebalance"
+    REMOVE = "remove whoever has nothing"
 
 
 REPLICATED_ONLY = {Fault.LOSE, Fault.HANG, Fault.KILL_AT_TAKEOVER}
@@ -41,7 +42,7 @@ REPLICATED_ONLY = {Fault.LOSE, Fault.HANG, Fault.KILL_AT_TAKEOVER}
 LOCAL_ONLY = {Fault.RESTORE}
 """An archive that lost something has lost what nothing else has, if a machine is lost too."""
 
-RING_CHANGES = (Fault.DRAIN, Fault.UNDRAIN, Fault.WEIGHT, Fault.REBALANCE, Fault.STOP)
+RING_CHANGES = (Fault.DRAIN, Fault.UNDRAIN, Fault.WEIGHT, Fault.REBALANCE, Fault.REMOVE, Fault.STOP)
 
 
 class Event(NamedTuple):

@@ -343,12 +343,21 @@ class World:
                     yield f"{process.name} has not flushed"
 
 
+def _plan_remove(ring: Ring) -> PlannedChange:
+    """Remove the first node that can be, whether it lives or not."""
+    for node in ring.nodes:
+        with suppress(planning.PlanError):
+            return planning.plan_remove(ring, node.node_id, at_ms=0, actor="")
+    raise planning.PlanError("nobody can be removed")
+
+
 _TO_RING: dict[Fault, Callable[[Ring, str, float], PlannedChange]] = {
     Fault.DRAIN: lambda ring, node, _: planning.plan_drain(ring, node, at_ms=0, actor=""),
     Fault.UNDRAIN: lambda ring, node, _: planning.plan_undrain(ring, node, at_ms=0, actor=""),
     Fault.WEIGHT: lambda ring, node, amount: planning.plan_weight(
         ring, node, 1 + int(amount * 3), at_ms=0, actor=""
     ),
+    Fault.REMOVE: lambda ring, _, __: _plan_remove(ring),
     Fault.REBALANCE: lambda ring, _, __: planning.plan_rebalance(ring, at_ms=0, actor=""),
 }
 
