@@ -32,7 +32,6 @@ class Mutation(enum.StrEnum):
     LOCAL_ONLY = "ack after local only"
     BATCH_WITHOUT_LOCK = "batch added without the epoch's lock"
     READ_BEFORE_SEAL = "log_batches read before the seal"
-    READ_BEFORE_EPOCH = "log_batches read before the new epoch"
     GIVEN_AWAY_FIRST = "slots given away before batches are archived"
     SEAL_NOT_HELD = "slots given away without the sealed epoch"
     EPOCH_DIFFERENCE = "epoch difference instead of sealed_epoch"
@@ -40,7 +39,6 @@ class Mutation(enum.StrEnum):
 
 
 MEMBER = "runtime/member.py"
-OPENING = "runtime/opening.py"
 RECONCILE = "runtime/reconcile.py"
 TAKEOVER = "runtime/takeover.py"
 COMMIT_LOG = "storage/commitlog.py"
@@ -99,6 +97,8 @@ EDITS = {
             "    stored = await ask(archive.read_batches, dead.node_id, cursor)\n"
             "    if not dead.sealed:\n",
         ),
+        # A node that was heard of meanwhile would not be sealed: it is one that adds.
+        Edit(TAKEOVER, "dead.node_id, dead.epoch, beat)", "dead.node_id, dead.epoch)"),
         Edit(
             TAKEOVER,
             "    await archive_batches(archive, ask, dead.node_id, dead.epoch)\n",
@@ -109,37 +109,6 @@ EDITS = {
     ),
     Mutation.GIVEN_AWAY_FIRST: (
         Edit(TAKEOVER, "    await archive_batches(archive, ask, dead.node_id, dead.epoch)\n", ""),
-    ),
-    Mutation.READ_BEFORE_EPOCH: (
-        Edit(
-            OPENING,
-            "        ownership = await trio.to_thread.run_sync(begin)\n",
-            "        records = []\n"
-            "        before = await trio.to_thread.run_sync(node.archive.read_cursor, node_id.hex)\n"
-            "        if node.durability == REPLICATED:\n"
-            "            records = await trio.to_thread.run_sync(\n"
-            "                node.archive.read_batches, node_id.hex, before.cursor\n"
-            "            )\n"
-            "        ownership = await trio.to_thread.run_sync(begin)\n"
-            "        records = [each for each in records if each.lsn >= ownership.cursor]\n",
-        ),
-        Edit(
-            OPENING,
-            "_open_replica(node, node_id.hex, ownership)",
-            "_open_replica(node, node_id.hex, ownership, records)",
-        ),
-        Edit(
-            OPENING,
-            "_open_replica(node: Node, node_id: str, ownership: Ownership)",
-            "_open_replica(node: Node, node_id: str, ownership: Ownership, records)",
-        ),
-        Edit(OPENING, "    records: list[StoredRecord] = []\n", ""),
-        Edit(OPENING, "    while page := ", "    while False and (page := "),
-        Edit(
-            OPENING,
-            "ownership.cursor + len(records)\n    ):",
-            "ownership.cursor + len(records)\n    )):",
-        ),
     ),
     Mutation.EPOCH_DIFFERENCE: (
         Edit(
@@ -162,7 +131,6 @@ USES: dict[str, tuple[ModuleType, str]] = {
     TAKEOVER: (runtime.member, "take_over"),
     COMMIT_LOG: (storage.logopening, "CommitLog"),
     RECOVERY: (storage.logopening, "recover"),
-    OPENING: (runtime.opening, "open_node"),
 }
 """Which name of which module is what an edited file has under that name."""
 
@@ -176,8 +144,6 @@ def applied(mutation: Mutation | None) -> Iterator[None]:
             for original, name, value in CLOCKS:
                 if original.__name__ == module.__name__:
                     setattr(module, name, value)
-            if path == OPENING:
-                module.open_sync_thread = vars(runtime.opening)["open_sync_thread"]
             if path in USES:
                 user, name = USES[path]
                 stack.callback(setattr, user, name, getattr(user, name))
