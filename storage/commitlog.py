@@ -49,6 +49,9 @@ SYNC_DELAY_MS_MAX = 25
 _ROOM_SLACK_BYTES = 4096
 
 
+ABANDON_SECONDS = 15.0
+"""Longer than an archive is waited for."""
+
 _CLOSED = "it is closed"
 
 
@@ -345,7 +348,9 @@ class CommitLog:
         try:
             await self._writer.write(batch.frame, records)
         except BaseException:
-            await replica.abandon()
+            # The thread is at work for no longer than that, or the end of the log would wait for it.
+            with trio.move_on_after(ABANDON_SECONDS, shield=True):
+                await replica.abandon()
             raise
         await replica.finish()
         self._in_flight = []

@@ -103,7 +103,7 @@ class Replica:
 
     async def abandon(self) -> None:
         """Wait for the thread, whatever came of the batch: the log has failed."""
-        with trio.CancelScope(shield=True), suppress(StorageError):
+        with suppress(StorageError):
             await self._thread.finish()
 
     async def watch(self) -> None:

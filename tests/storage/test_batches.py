@@ -6,6 +6,7 @@ from functools import partial
 import psycopg
 import pytest
 import trio
+from sqlalchemy import text
 
 from storage import (
     Archive,
@@ -21,6 +22,7 @@ from storage import (
 )
 from storage.batches import PAGE_ROWS, Batch
 from storage.frame import append_record
+from storage.ownership import check_epoch
 from storage.record import StoredRecord
 from tests.contracts.archive import NODE
 from tests.storage.archive_records import messages
@@ -291,6 +293,23 @@ def test_the_connections_of_a_node_that_began_again_are_left_alone(
         assert not observer.seal_node(NODE, 1)
         assert connection.exec_driver_sql("SELECT 1").scalar() == 1
     observer.close()
+
+
+async def test_a_node_that_is_removed_while_it_starts_keeps_nobody_waiting_crosswise(
+    archive: Archive, postgres_url: str
+) -> None:
+    place = Place("127.0.0.1:1", 1, slots=8)
+    archive.begin_epoch(NODE, "replicated", 0, place)
+    version = archive.read_ring_version()
+    removal = PlannedChange(version, 0, "ops", "remove", NODE, removed=[(NODE, 2)])
+    async with trio.open_nursery() as nursery:
+        with archive._dialect.writer.begin() as connection:
+            check_epoch(connection, NODE, 2)
+            nursery.start_soon(trio.to_thread.run_sync, archive.change_ring, removal)
+            await _wait_for_locks(postgres_url, 1)
+            # Goes on as a claim does, or a start: what waits for the epoch does not hold this.
+            connection.execute(text("SELECT value FROM cluster FOR UPDATE NOWAIT"))
+    assert archive.read_ring().nodes == ()
 
 
 def test_the_ring_tells_that_a_node_was_sealed(archive: Archive) -> None:

@@ -25,7 +25,6 @@ from storage import (
     FlushThread,
     Ownership,
     Place,
-    PlannedChange,
     open_archive,
 )
 from storage.ownership import check_epoch, settle_level, take_epoch
@@ -423,23 +422,6 @@ async def test_a_new_epoch_waits_for_whoever_holds_the_old_one(
             await _wait_for_locks(postgres_url, 1)
             assert found == []
     assert found == [Ownership(2, 0)]
-
-
-async def test_a_node_that_is_removed_while_it_starts_keeps_nobody_waiting_crosswise(
-    archive: Archive, postgres_url: str
-) -> None:
-    place = Place("127.0.0.1:1", 1, slots=8)
-    archive.begin_epoch(NODE, "local", 0, place)
-    version = archive.read_ring_version()
-    removal = PlannedChange(version, 0, "ops", "remove", NODE, removed=[(NODE, 1)])
-    async with trio.open_nursery() as nursery:
-        with archive._dialect.writer.begin() as connection:
-            check_epoch(connection, NODE, 1)
-            nursery.start_soon(trio.to_thread.run_sync, archive.change_ring, removal)
-            await _wait_for_locks(postgres_url, 1)
-            # Goes on as a claim does, or a start: what waits for the epoch does not hold this.
-            connection.execute(text("SELECT value FROM cluster FOR UPDATE NOWAIT"))
-    assert archive.read_ring().nodes == ()
 
 
 async def test_a_repeated_flush_waits_for_the_first_that_is_still_under_way(
