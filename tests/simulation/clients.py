@@ -136,7 +136,7 @@ class Clients:
     async def read(self, conversation: Conversation) -> None:
         """Read the session again and again from where the last page ended, for ever."""
         while True:
-            await trio.sleep(self._random.uniform(0.1, 0.8))
+            await trio.sleep(self._random.uniform(0.2, 1.4))
             process = self._pick(conversation)
             if process is not None:
                 process.start_soon(self._read_page, conversation, process)

@@ -58,6 +58,7 @@ CLOCKS: tuple[tuple[ModuleType, str, float], ...] = (
     (member, "RETARGET_SECONDS", 3.0),
     (heartbeats, "ALIVE_SECONDS", 3.5 * BEAT_SECONDS),
     (heartbeats, "GAP_SECONDS", 2.5 * BEAT_SECONDS),
+    (storage.replica, "POLL_SECONDS", 0.3),
     (storage.replica, "STALLED_SECONDS", 0.4),
     (storage.replica, "UNKNOWN_SECONDS", 1.5),
     (node, "UNKNOWN_SECONDS", 1.5),

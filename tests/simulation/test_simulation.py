@@ -59,7 +59,7 @@ def test_a_seed_replays_exactly_also_in_another_process() -> None:
 
 
 def test_schedules_are_about_something() -> None:
-    """Slots move, nodes die, messages are acknowledged: a simulation in which little happens finds nothing."""
+    """Slots move, nodes die and are taken over, messages are acknowledged: a simulation in which little happens finds nothing."""
     outcomes = [run_schedule(seed) for seed in range(40)]
     traces = "\n".join(line for outcome in outcomes for line in outcome.trace)
 
@@ -69,6 +69,10 @@ def test_schedules_are_about_something() -> None:
     assert traces.count(" ended: killed") > 40
     assert traces.count("ended: FencedError") > 0
     assert traces.count("(late)") > 5
+    assert traces.count(" adds ") > 200
+    assert traces.count(" takes over ") > 6
+    assert traces.count(" inherits ") > 1
+    assert traces.count("machine lost for ever") > 9
 
 
 def test_every_kind_of_fault_is_drawn() -> None:
