@@ -15,7 +15,7 @@ SCHEDULES = 2_000
 CHUNKS = 20
 """So that test processes can share them, and none takes long on a machine that does much else."""
 
-MUTATION_SCHEDULES = 400
+MUTATION_SCHEDULES = 800
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
