@@ -263,6 +263,7 @@ async def test_an_owner_that_may_have_been_taken_over_from_tells_nothing_old(
                     with pytest.raises(OwnerUnavailableError):
                         await follower.receive()
                     assert not server.is_ready()
+                    assert not server.is_ready(to_append=True)
                     with pytest.raises(ArchiveUnavailableError):
                         await member.node.open(W, "s")
                 while not server.is_ready():

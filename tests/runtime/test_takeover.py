@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from runtime import Router, SessionError
+from runtime import PlanError, Router, SessionError
+from runtime.takeover import take_over
 from storage import Archive, FencedError, FlushOptions, StorageError, open_archive
 from tests.runtime.clusters import Member, open_edge, open_member, until_settled
 from tests.runtime.test_cluster import W, append, contents
@@ -251,3 +252,17 @@ def _is_fenced(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(_is_fenced, error.exceptions))
     return isinstance(error, FencedError)
+
+
+async def test_nobody_is_sealed_whom_nobody_could_take_over_from(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    with opened(postgres_url) as archive:
+        async with owner(tmp_path / "only", postgres_url) as only:
+            ring = await until_settled(archive, [only])
+            entry = ring.node(only.node_id)
+            assert entry is not None
+            with pytest.raises(PlanError):
+                await take_over(archive, trio.to_thread.run_sync, entry, None, set(), "test", 0)
+            ring = await trio.to_thread.run_sync(archive.read_ring)
+            assert [node.sealed for node in ring.nodes] == [False]
