@@ -4,7 +4,7 @@ Unknown fields are refused by name. Ids are checked where they are used (`edge/p
 alphabet says more in an error than a pattern does. `content` and `metadata` stay the client's own bytes.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType, field
@@ -121,6 +121,15 @@ class Message(msgspec.Struct, tag_field="type", tag="message"):
     at: str
 
 
+class Gap(msgspec.Struct, tag_field="type", tag="gap"):
+    """Seqs that are left out: what they were given to may be lost."""
+
+    session: str
+    first: int = msgspec.field(name="from")
+    last: int = msgspec.field(name="to")
+    reason: Literal["lost"]
+
+
 class SessionPage(msgspec.Struct):
     """Sessions, newest first; `next_cursor` asks for the page after this one."""
 
@@ -132,7 +141,7 @@ class SessionPage(msgspec.Struct):
 class MessagePage(msgspec.Struct):
     """Messages, oldest first; `has_more` in the direction that was asked for."""
 
-    data: list[Message]
+    data: list[Message | Gap]
     head_seq: int
     has_more: bool
 

@@ -4,7 +4,7 @@
 
     retry: 1000                      how long a browser waits before it reconnects
 
-    id: 43                           the seq: what comes back as Last-Event-ID
+    id: 43                           the seq, a gap's last one: what comes back as Last-Event-ID
     data: {"type":"message",…}       the stored line, untouched
 
     : keep-alive                     when nothing else was sent for a while
@@ -28,7 +28,7 @@ from edge.auth import Principal
 from edge.errors import EdgeError, problem_of
 from edge.protocol import encode_error
 from edge.services import Services
-from runtime import Follower, SessionError, follow
+from runtime import Follower, SessionError, follow, numbered
 from storage import ArchiveUnavailableError
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -113,11 +113,11 @@ class EventStream(ResponseBody):
             return KEEP_ALIVE
         # Once more: the key may have been revoked while this waited.
         self._check_may_stay()
-        first_seq = self._seq + 1
-        self._seq += len(bodies)
-        return b"".join(
-            b"id: %d\ndata: %b\n\n" % (seq, body) for seq, body in enumerate(bodies, first_seq)
-        )
+        events: list[bytes] = []
+        for seq, body in numbered(bodies, self._seq + 1):
+            events.append(b"id: %d\ndata: %b\n\n" % (seq, body))
+            self._seq = seq
+        return b"".join(events)
 
     def _check_may_stay(self) -> None:
         refusal = self._refusal or self._services.auth.refusal(self._principal)

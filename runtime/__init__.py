@@ -20,6 +20,7 @@ from runtime.errors import (
     SessionNotFoundError,
     ShuttingDownError,
 )
+from runtime.gaps import numbered
 from runtime.history import MessagePage
 from runtime.host import Host
 from runtime.identifiers import (
@@ -139,6 +140,7 @@ __all__ = [
     "format_time",
     "is_identifier",
     "is_kind",
+    "numbered",
     "open_cluster",
     "open_node",
     "parse_time",

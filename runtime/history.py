@@ -1,9 +1,10 @@
-"""Pages of a session's messages: out of the archive and, above it, out of unflushed memory."""
+"""Pages of a session's messages, and of its gaps: out of the archive and, above it, out of unflushed memory."""
 
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runtime.gaps import find_gap
 from runtime.session import check_cursor
 
 if TYPE_CHECKING:
@@ -32,6 +33,47 @@ async def read_after(
         AheadOfLogError: the cursor is beyond the last message.
         ArchiveUnavailableError: part of the page is in the archive only, and it is away.
     """
+    rows = await _read_rows(server, after_seq, limit, bytes_max)
+    last_seq = rows[-1][0] if rows else after_seq
+    head_seq = server.durable_seq
+    return MessagePage([body for _, body in rows], head_seq, last_seq < head_seq)
+
+
+async def read_before(server: "SessionServer", before_seq: int, limit: int) -> MessagePage:
+    """Return the newest messages below a seq, oldest first; `has_more` tells of older ones.
+
+    A gap that begins below it is one of them, and has as many seqs as it leaves out: a page that meets one is short.
+
+    Raises:
+        ArchiveUnavailableError: part of the page is in the archive only, and it is away.
+    """
+    # But for gaps no seq is left out, so the page's bounds are known before it is read. It is read forwards, in
+    # pieces, and what does not fit is dropped at its old end: never more than two pages are held.
+    end = min(before_seq, server.durable_seq + 1)
+    next_seq = max(1, end - limit)
+    page: deque[tuple[int, bytes]] = deque()
+    size = 0
+    while next_seq < end:
+        rows = await _read_rows(server, next_seq - 1, end - next_seq)
+        assert rows
+        for seq, body in rows:
+            if next_seq >= end:
+                break
+            # Where it begins, which of a gap is perhaps before what was asked for.
+            gap = find_gap(body)
+            page.append((seq if gap is None else gap.first, body))
+            size += len(body)
+            next_seq = seq + 1
+        while size > PAGE_BYTES_MAX and len(page) > 1:
+            size -= len(page.popleft()[1])
+    first_seq = page[0][0] if page else end
+    return MessagePage([body for _, body in page], server.durable_seq, first_seq > 1)
+
+
+async def _read_rows(
+    server: "SessionServer", after_seq: int, limit: int, bytes_max: int | None = None
+) -> list[tuple[int, bytes]]:
+    """Return (seq, body) of what is after a seq, as `read_after`; a gap's seq is its last one."""
     check_cursor(after_seq, server.durable_seq)
     bytes_max = PAGE_BYTES_MAX if bytes_max is None else bytes_max
     rows: list[tuple[int, bytes]] = []
@@ -46,29 +88,4 @@ async def read_after(
             if rows and size > bytes_max:
                 break
             rows.append((record.seq, record.body))
-    last_seq = rows[-1][0] if rows else after_seq
-    head_seq = server.durable_seq
-    return MessagePage([body for _, body in rows], head_seq, last_seq < head_seq)
-
-
-async def read_before(server: "SessionServer", before_seq: int, limit: int) -> MessagePage:
-    """Return the newest messages below a seq, oldest first; `has_more` tells of older ones.
-
-    Raises:
-        ArchiveUnavailableError: part of the page is in the archive only, and it is away.
-    """
-    # Seqs have no gaps, so the page's bounds are known before it is read. It is read forwards, in pieces, and
-    # what does not fit is dropped at its old end: never more than two pages are held.
-    end = min(before_seq, server.durable_seq + 1)
-    next_seq = max(1, end - limit)
-    bodies: deque[bytes] = deque()
-    size = 0
-    while next_seq < end:
-        page = await read_after(server, next_seq - 1, end - next_seq)
-        assert page.bodies
-        next_seq += len(page.bodies)
-        bodies += page.bodies
-        size += sum(map(len, page.bodies))
-        while size > PAGE_BYTES_MAX and len(bodies) > 1:
-            size -= len(bodies.popleft())
-    return MessagePage(list(bodies), server.durable_seq, end - len(bodies) > 1)
+    return rows

@@ -7,6 +7,7 @@ log held was flushed before, so the archive alone describes a session that is no
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -23,6 +24,7 @@ from runtime.errors import (
     SlotMovedError,
 )
 from runtime.existence import Existence
+from runtime.gaps import up_to_hole
 from runtime.identifiers import Stamper
 from runtime.nodeoptions import NodeOptions, NodeStatistics
 from runtime.remembering import Remembering
@@ -205,7 +207,7 @@ class Node:
         next_seq = after_seq + 1
         # They ascend, so the last one's seq tells whether any is missing.
         if rows and rows[-1][0] != after_seq + len(rows):
-            rows = [row for place, row in enumerate(rows) if row[0] == next_seq + place]
+            rows = up_to_hole(rows, next_seq)
         if not rows:
             if self.is_durable(server.info_lsn_end):
                 session.check_not_deleted()
@@ -422,7 +424,14 @@ class Node:
         with trio.move_on_after(flush_seconds) as scope:
             await self.log.sync()
             await self.flusher.flush_all()
+            await self._settle()
         return not scope.cancelled_caught
+
+    async def _settle(self) -> None:
+        """Note that whoever comes after this node misses nothing, unless the archive is away just now."""
+        settle = partial(self.archive.settle_whole, self.flusher.node_id, self.epoch)
+        with suppress(ArchiveUnavailableError):
+            await trio.to_thread.run_sync(settle, abandon_on_cancel=True)
 
     # Called by the log and the flusher, on the loop
 

@@ -17,11 +17,13 @@ import trio
 from runtime.codec import decode_record
 from runtime.links.pool import dial_tcp
 from runtime.links.tls import LinkTls
+from runtime.losses import settle_losses
 from runtime.node import Node
 from runtime.nodeoptions import NodeOptions
 from runtime.takeover import archive_batches
 from runtime.twin import check_no_twin
 from storage import (
+    LOCAL,
     REPLICATED,
     Archive,
     CorruptLogError,
@@ -106,6 +108,8 @@ async def _serve_log(
     )
     async with AsyncExitStack() as stack:
         ownership = await trio.to_thread.run_sync(begin)
+        if node.durability == LOCAL:
+            await settle_losses(node.archive, trio.to_thread.run_sync, node_id.hex)
         if node.durability == REPLICATED:
             await _inherit(node.archive, node.options.place)
             node.replica = await stack.enter_async_context(

@@ -4,24 +4,27 @@ In this order, each step of which may be repeated, by several nodes at once, and
 
     seal its epoch     from here on none of its transactions commits
     archive            what it added to the archive as batches becomes rows, as its own flush would have made them
+    mark               where it acknowledged as `local`, what may be missing is marked in each of its sessions
     give away          its slots are nobody's, and meant for nodes that live: those claim them
 
 The node may begin a new epoch at any time. Then it has what is its own, and nothing more is done here.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
 
 import msgspec
 import trio
 
 from runtime import planning
 from runtime.codec import decode_record
+from runtime.losses import Ask, mark_lost, slots_of
 from storage import (
+    LOCAL,
     Archive,
     CorruptLogError,
     CursorMismatchError,
+    Loss,
     NodeEntry,
     Record,
     Ring,
@@ -35,14 +38,6 @@ FLUSH_ROWS, FLUSH_BYTES = 5_000, 8 * 2**20
 
 RETARGET_SECONDS = 10.0
 """How long a slot that is nobody's waits for a node that is silent, before it is meant for another."""
-
-
-class Ask(Protocol):
-    """Runs a blocking call of the archive."""
-
-    def __call__(self, call: Callable[..., Any], /, *args: object) -> Awaitable[Any]:
-        """Return what the call returns."""
-        ...
 
 
 def is_due(ring: Ring, node: NodeEntry, silent_seconds: float) -> bool:
@@ -76,6 +71,12 @@ async def take_over(
     failpoint("takeover.sealed")
     await archive_batches(archive, ask, dead.node_id, dead.epoch)
     failpoint("takeover.archived")
+    if dead.level == LOCAL:
+        owned = await ask(archive.read_ring)
+        slots = slots_of(owned, dead.node_id)
+        if slots:
+            loss = Loss(dead.node_id, dead.epoch, in_ring=True)
+            await mark_lost(archive, ask, loss, slots, len(owned.owners))
     while True:
         ring: Ring = await ask(archive.read_ring)
         change = await trio.to_thread.run_sync(

@@ -43,6 +43,7 @@ from storage.inspection import repair as repair_log
 from storage.inspection import verify as verify_log
 from storage.keys import ApiKey
 from storage.logopening import open_commit_log
+from storage.losses import LOCAL, LOST_SEQS, Loss
 from storage.membership import (
     ACTIVE,
     DEAD,
@@ -77,6 +78,8 @@ __all__ = [
     "DRAINING",
     "FAILPOINTS",
     "JOINING",
+    "LOCAL",
+    "LOST_SEQS",
     "REPLICATED",
     "UNKNOWN_SECONDS",
     "ApiKey",
@@ -109,6 +112,7 @@ __all__ = [
     "LogPoisonedError",
     "LogQueueFullError",
     "LogStatistics",
+    "Loss",
     "Lost",
     "MessageRecord",
     "NodeEntry",

@@ -19,13 +19,14 @@ import msgspec
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from storage import batches, history, keys, membership, ownership
+from storage import batches, history, keys, losses, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect
 from storage.errors import ArchiveUnavailableError, CorruptLogError, CursorMismatchError
 from storage.failpoints import failpoint
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
+from storage.losses import Loss
 from storage.membership import Heartbeat, Membership, Place, PlannedChange, Ring, RingChange
 from storage.ownership import NodeState, Ownership
 from storage.record import Record, SessionRecord, StoredRecord
@@ -64,6 +65,7 @@ class Archive:
         self._dialect = dialect
         self._rows = RowWriter(dialect)
         self._history = History(dialect)
+        self._mark = losses.prepare_mark(dialect.rows_sql)
         self._membership = Membership(dialect.rows_sql, dialect.joined_slots_sql)
 
     # Ownership and flushing
@@ -204,7 +206,7 @@ class Archive:
     def take_over(self, epoch: int, change: PlannedChange) -> int:
         """Give what a node owns to nobody, and make a change that gives it to others; return the ring's version.
 
-        The node is the one that `change` names; its last epoch, `epoch`, is sealed.
+        The node is the one that `change` names; its last epoch, `epoch`, is sealed, and settled from here on.
 
         Raises:
             NodeReturnedError: it has begun another one.
@@ -212,12 +214,36 @@ class Archive:
             RingChangedError: the ring is not as it was when the change was worked out.
         """
         with self._transaction("takeover") as connection:
-            ownership.check_sealed(connection, change.node_id, epoch)
+            ownership.settle_sealed(connection, change.node_id, epoch)
             cursor = ownership.read_ownership(connection, change.node_id).cursor
             added = batches.read_batches_end(connection, change.node_id)
             if added > cursor:
                 raise CursorMismatchError(added, cursor)
             return self._membership.take_over(connection, change)
+
+    # What was acknowledged as `local` by an owner that was given up
+
+    def list_losses(self) -> list[Loss]:
+        """Return the owners that were given up, and may have acknowledged what is missing without a mark."""
+        return self._read(losses.list_losses)
+
+    def mark_lost(self, loss: Loss, keys: Sequence[SessionKey], at_ms: int) -> bool:
+        """Leave seqs out in these sessions, all of them the owner's, and mark that (`storage.losses`).
+
+        Those that are marked already stay as they are. Return False if all were, and may be served again.
+        """
+        with self._transaction() as connection:
+            return losses.mark(connection, self._mark, loss, keys, at_ms)
+
+    def settle_loss(self, loss: Loss) -> None:
+        """Note that every session that was the owner's is marked."""
+        with self._transaction() as connection:
+            losses.settle(connection, loss)
+
+    def settle_whole(self, node_id: str, epoch: int) -> None:
+        """Note that all that a node acknowledged is here; it must not acknowledge more in this epoch."""
+        with self._transaction() as connection:
+            losses.settle_whole(connection, node_id, epoch)
 
     # The ring
 

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, TextClause, delete, insert, select, text, upd
 from sqlalchemy.sql.functions import count
 
 from storage.errors import CursorMismatchError, RingChangedError, RingSizeError
-from storage.ownership import check_epoch, read_ownership, seal_epoch
+from storage.ownership import check_epoch, read_ownership, seal_epoch, settle_sealed
 from storage.schema import cluster, nodes, owner_epochs, ring_changes, slots
 
 RING_VERSION = "ring_version"
@@ -103,6 +103,7 @@ class NodeEntry(msgspec.Struct, frozen=True):
     epoch: int
     sealed: bool
     patience_ms: int = 0
+    level: str = ""
 
 
 class Heartbeat(NamedTuple):
@@ -195,7 +196,12 @@ class Membership:
         """Return the ring as it is, at the version that it has, or has passed already."""
         version = read_version(connection)
         rows = connection.execute(
-            select(nodes, owner_epochs.c.epoch, owner_epochs.c.sealed_epoch)
+            select(
+                nodes,
+                owner_epochs.c.epoch,
+                owner_epochs.c.sealed_epoch,
+                owner_epochs.c.level,
+            )
             .join(owner_epochs, owner_epochs.c.node_id == nodes.c.node_id, isouter=True)
             .order_by(nodes.c.node_id)
         )
@@ -209,6 +215,7 @@ class Membership:
                 row.epoch or 0,
                 sealed=row.epoch is not None and row.sealed_epoch >= row.epoch,
                 patience_ms=row.patience_ms,
+                level=row.level or "",
             )
             for row in rows
         )
@@ -229,7 +236,8 @@ class Membership:
         for node_id, epoch in change.removed:
             # Else it would count as a node that nobody can reach, and no other could begin. Before the version is
             # locked: whoever holds an epoch may be about to lock that.
-            seal_epoch(connection, node_id, epoch)
+            if seal_epoch(connection, node_id, epoch):
+                settle_sealed(connection, node_id, epoch)
         found = self._lock_version(connection)
         if found != change.seen_version:
             raise RingChangedError(change.seen_version, found)

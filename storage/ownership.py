@@ -16,7 +16,7 @@ Every function here runs in the caller's transaction.
 
 from typing import NamedTuple
 
-from sqlalchemy import Connection, case, select, text, update
+from sqlalchemy import ColumnElement, Connection, case, select, text, update
 
 from storage.errors import (
     ArchiveOwnedError,
@@ -131,12 +131,23 @@ def check_sealed(connection: Connection, node_id: str, epoch: int) -> None:
     Raises:
         NodeReturnedError: it is not sealed, or has begun a new one.
     """
-    owner = owner_epochs.c
-    held = select(owner.epoch).where(
-        owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch >= epoch
-    )
+    held = select(owner_epochs.c.epoch).where(*_is_sealed(node_id, epoch))
     if connection.scalar(held.with_for_update(read=True)) is None:
         raise NodeReturnedError(node_id, epoch)
+
+
+def settle_sealed(connection: Connection, node_id: str, epoch: int) -> None:
+    """Do as `check_sealed`, and note that nothing of the epoch is missing without a mark (`storage.losses`)."""
+    settled = connection.execute(
+        update(owner_epochs).where(*_is_sealed(node_id, epoch)).values(settled_epoch=epoch)
+    )
+    if settled.rowcount != 1:
+        raise NodeReturnedError(node_id, epoch)
+
+
+def _is_sealed(node_id: str, epoch: int) -> tuple[ColumnElement[bool], ...]:
+    owner = owner_epochs.c
+    return (owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch >= epoch)
 
 
 def move_cursor(connection: Connection, node_id: str, from_lsn: int, to_lsn: int) -> None:

@@ -39,7 +39,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The migration that these tables belong to: the newest one in `storage/migrations/versions`."""
 
 metadata = MetaData()
@@ -62,6 +62,8 @@ owner_epochs = Table(
     Column("epoch", integer_type, nullable=False),
     Column("level", Text, nullable=False),
     Column("sealed_epoch", integer_type, nullable=False),
+    # Nothing that it acknowledged up to this epoch is missing without a mark (`storage.losses`).
+    Column("settled_epoch", integer_type, nullable=False, server_default="0"),
     sqlite_strict=True,
 )
 

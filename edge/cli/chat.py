@@ -12,7 +12,7 @@ from edge.cli.failure import CommandError, ExitCode
 from edge.cli.output import Output, note
 from edge.cli.remote import Remote
 from edge.cli.socket import Follower
-from edge.cli.transcript import read_message, render
+from edge.cli.transcript import Message, read_line, render
 
 READ_BYTES = 64 * 1024
 
@@ -35,10 +35,10 @@ async def converse(
         if as_json:
             Output(as_json=True).json_line(line)
             return
-        message = remote.read(read_message, line)
+        read = remote.read(read_line, line)
         # What was typed here stands on the screen already.
-        if message.client_id in follower.own and sys.stdin.isatty():
-            note(f"  ✓ #{message.seq}")
+        if isinstance(read, Message) and read.client_id in follower.own and sys.stdin.isatty():
+            note(f"  ✓ #{read.seq}")
         else:
             print(render(line), flush=True)
 

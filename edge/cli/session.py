@@ -328,10 +328,10 @@ def _say_nothing(_: str) -> None:
 
 def _check_no_hole(lines: Iterable[bytes], after: int) -> int:
     """Return the last seq; every line must be the next one, as the server promises."""
-    from edge.cli.transcript import read_message
+    from edge.cli.transcript import span_of
 
     for line in lines:
-        seq = read_message(line).seq
+        seq, last = span_of(line)
         if seq != after + 1:
             raise CommandError(
                 "hole",
@@ -339,5 +339,5 @@ def _check_no_hole(lines: Iterable[bytes], after: int) -> int:
                 "report this, with the server's log",
                 ExitCode.FAILURE,
             )
-        after = seq
+        after = last
     return after

@@ -35,6 +35,7 @@ class _Frame(msgspec.Struct):
     type: str
     ref: str | int | None = None
     seq: int = 0
+    to: int = 0
     head_seq: int = 0
     client_id: str | None = None
     code: str = ""
@@ -175,6 +176,8 @@ class Follower:
                 await self._joined(connection, head_seq)
             elif frame.type == "message":
                 self._message(frame.seq, line)
+            elif frame.type == "gap":
+                self._message(frame.to, line)
             else:
                 self._answer(frame)
 
@@ -203,8 +206,6 @@ class Follower:
             self._last_seq = seq
 
     def _answer(self, frame: _Frame) -> None:
-        if frame.type == "gap":
-            self._tell("some messages are gone: they were erased, or lost with their node")
         own = (
             frame.ref if isinstance(frame.ref, str) and frame.ref in self._unacknowledged else None
         )

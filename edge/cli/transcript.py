@@ -1,5 +1,6 @@
 """A message as a person reads it: one line, with nothing in it that could drive the terminal."""
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -7,7 +8,7 @@ import msgspec
 from edge.printable import escape
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, tag_field="type", tag="message"):
     """What is read of a stored message; its content stays the client's own bytes."""
 
     seq: int
@@ -16,6 +17,13 @@ class Message(msgspec.Struct):
     content: msgspec.Raw
     at: str
     client_id: str | None = None
+
+
+class Gap(msgspec.Struct, tag_field="type", tag="gap"):
+    """Seqs that are left out in a session: what they were given to may be lost."""
+
+    first: int = msgspec.field(name="from")
+    last: int = msgspec.field(name="to")
 
 
 class Page(msgspec.Struct):
@@ -48,7 +56,7 @@ class _Text(msgspec.Struct):
     text: str
 
 
-_decode = msgspec.json.Decoder(Message).decode
+_decode: Callable[[bytes], Message | Gap] = msgspec.json.Decoder(Message | Gap).decode
 read_page = msgspec.json.Decoder(Page).decode
 read_session_page = msgspec.json.Decoder(SessionPage).decode
 read_ack = msgspec.json.Decoder(Ack).decode
@@ -57,9 +65,15 @@ _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
 
-def read_message(line: bytes) -> Message:
-    """Return the message in one line of JSON."""
+def read_line(line: bytes) -> Message | Gap:
+    """Return the message in one line of JSON, or what is there in place of messages."""
     return _decode(line)
+
+
+def span_of(line: bytes) -> tuple[int, int]:
+    """Return the first and the last seq that a line stands for: one of a message, many of a gap."""
+    read = read_line(line)
+    return (read.first, read.last) if isinstance(read, Gap) else (read.seq, read.seq)
 
 
 def read_session(answer: bytes) -> dict[str, Any]:
@@ -74,7 +88,9 @@ def read_session(answer: bytes) -> dict[str, Any]:
 
 def render(line: bytes) -> str:
     """Return the message as `#12 10:02:03 alice: hello`."""
-    message = read_message(line)
+    message = read_line(line)
+    if isinstance(message, Gap):
+        return f"#{message.first} to #{message.last}: left out, what was there may be lost"
     kind = "" if message.kind == "text" else f" [{escape(message.kind)}]"
     return f"#{message.seq} {message.at[11:19]} {escape(message.sender)}{kind}: {content_text(message.content)}"
 

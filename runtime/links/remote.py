@@ -29,6 +29,7 @@ from runtime.errors import (
     SessionError,
     SessionNotFoundError,
 )
+from runtime.gaps import find_gap, numbered
 from runtime.history import PAGE_BYTES_MAX, MessagePage
 from runtime.links.messages import (
     Acked,
@@ -212,7 +213,10 @@ class RemoteSession:
     ) -> list[tuple[int, bytes]]:
         """Return messages after a seq, which have come here: what the owner has beyond is not to be shown yet."""
         page = await self._fetch(None, after_seq, 0, limit, bytes_max)
-        rows = enumerate(page.bodies, page.first_seq)
+        rows = list(numbered(page.bodies, page.first_seq))
+        # A gap may begin before what has come and end behind it; then it is on its way here.
+        if rows:
+            await self._wait_caught_up(rows[0][0])
         return [(seq, body) for seq, body in rows if seq <= self.durable_seq]
 
     async def read_after(self, after_seq: int, limit: int, user: str | None = None) -> MessagePage:
@@ -403,13 +407,16 @@ class RemoteSession:
                 self.channel_lost()
 
     def _deliver(self, seq: int, body: bytes) -> None:
-        assert seq == self.durable_seq + 1
+        next_seq = self.durable_seq + 1
+        # A gap's own seq is its last one.
+        assert seq == next_seq or find_gap(body) is not None
         self.durable_seq = seq
         self._head_seq = max(self._head_seq, seq)
         self._advanced.set()
         self._advanced = trio.Event()
         for tail in list(self.live):
-            assert tail.next_seq == seq
+            assert tail.next_seq == next_seq
+            tail.next_seq = seq
             if tail.sink.deliver(tail, body):
                 tail.next_seq = seq + 1
             else:
