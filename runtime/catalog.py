@@ -195,7 +195,7 @@ class Catalog:
             cursor=cursor,
             limit=limit,
             include_archived=include_archived,
-            limiter=self._node.readers,
+            limiter=self._node.reader.limiter,
         )
 
     def _log_change(self, server: "SessionServer", info: SessionInfo) -> int:

@@ -13,6 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from runtime import archivereader
+from runtime.archivereader import ArchiveReader
 from runtime.catalog import Catalog
 from runtime.codec import decode_record, decode_session
 from runtime.errors import (
@@ -23,8 +25,8 @@ from runtime.errors import (
     ShuttingDownError,
     SlotMovedError,
 )
-from runtime.existence import Existence
 from runtime.gaps import up_to_hole
+from runtime.gathering import SessionKey
 from runtime.identifiers import Stamper
 from runtime.nodeoptions import NodeOptions, NodeStatistics
 from runtime.remembering import Remembering
@@ -39,20 +41,15 @@ from storage import (
     Archive,
     ArchiveUnavailableError,
     CommitLog,
-    CursorMismatchError,
     Flusher,
     LogPoisonedError,
     Recent,
     Record,
     Replica,
-    SessionSnapshot,
 )
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-ARCHIVE_READERS_MAX = 4
-"""Threads that read the archive at once: replays share them, so a reconnect storm stays bounded."""
 
 ARCHIVE_WAIT_SECONDS = 5.0
 """How long a listing waits for the flusher before it says that the archive is away."""
@@ -62,12 +59,6 @@ READY_BYTES_MIN = 8 * 1024
 
 DISK_STALLED_SECONDS = 5.0
 """A write that the disk has had for longer than this is more than slow: clients give up meanwhile."""
-
-DEDUPLICATION_LOADED = 1_000
-"""Messages whose `client_id`s a session knows before it takes another one; `WINDOW` in memory."""
-
-DEDUPLICATION_AT_ONCE = 100
-"""Messages that come with a session itself: 0.1 ms. A session of fewer needs no second query."""
 
 SWEEP_PIECE = 1_000
 """Sessions looked at between two checkpoints of the idle sweep."""
@@ -80,8 +71,8 @@ class Node:
         self.options = options
         self.archive = archive
         self.durability = options.durability
-        self.active: dict[tuple[str, str], SessionServer] = {}
-        self.leaving: dict[tuple[str, str], SessionServer] = {}
+        self.active: dict[SessionKey, SessionServer] = {}
+        self.leaving: dict[SessionKey, SessionServer] = {}
         """Sessions of slots that are being given up: they take no requests any more."""
         self.replica: Replica | None = None
         """Where a batch has its second copy; only with `replicated` durability."""
@@ -110,10 +101,9 @@ class Node:
         self.flusher: Flusher
         self.nursery: trio.Nursery
         self.push: Callable[[Record], None]
-        self._activating: dict[tuple[str, str], trio.Event] = {}
+        self._activating: dict[SessionKey, trio.Event] = {}
         self.remembering = Remembering(self._read_recent)
-        self._existence = Existence(self._find_sessions, self.start_soon)
-        self.readers = trio.CapacityLimiter(ARCHIVE_READERS_MAX)
+        self.reader = ArchiveReader(archive, lambda: self.flusher, self.start_soon)
         self._last_session_lsn_end = 0
         self.tick()
 
@@ -196,7 +186,7 @@ class Node:
             SessionDeletedError: the message was erased.
         """
         session = server.session
-        rows = await self.query(
+        rows = await self.reader.query(
             self.archive.read_messages,
             session.workspace,
             session.info.session,
@@ -268,14 +258,14 @@ class Node:
         except OutcomeUnknownError as error:
             raise ArchiveUnavailableError(str(error)) from error
 
-    async def _activate(self, key: tuple[str, str], *, may_be_new: bool) -> SessionServer:
+    async def _activate(self, key: SessionKey, *, may_be_new: bool) -> SessionServer:
         workspace, session_id = key
         activation = self._activating[key] = trio.Event()
         try:
             claim = None if self.slots is None else self.slots.find(key)
             snapshot = None
-            if not may_be_new or await self._existence.check(key):
-                snapshot = await self._read_session(workspace, session_id, DEDUPLICATION_AT_ONCE)
+            if not may_be_new or await self.reader.exists(key):
+                snapshot = await self.reader.read_session(key)
             if self.slots is not None and self.slots.find(key) is not claim:
                 # Somebody else may have written to it meanwhile.
                 raise SlotMovedError(f"session {session_id} was elsewhere meanwhile")
@@ -284,7 +274,7 @@ class Node:
             session = Session(workspace, decode_session(snapshot.record.body))
             session.check_not_deleted()
             session.restore(snapshot)
-            if snapshot.head_seq < DEDUPLICATION_AT_ONCE:
+            if snapshot.head_seq < archivereader.DEDUPLICATION_AT_ONCE:
                 session.remember(snapshot.recent)
             return self.adopt(session)
         finally:
@@ -292,36 +282,7 @@ class Node:
             activation.set()
 
     async def _read_recent(self, session: Session) -> list[Recent]:
-        snapshot = await self._read_session(
-            session.workspace, session.info.session, DEDUPLICATION_LOADED
-        )
-        assert snapshot is not None
-        return snapshot.recent
-
-    async def _read_session(
-        self, workspace: str, session_id: str, recent: int
-    ) -> SessionSnapshot | None:
-        return await self._query_as_flushed(
-            self.archive.read_session, workspace, session_id, recent
-        )
-
-    async def _find_sessions(self, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-        return await self._query_as_flushed(self.archive.find_sessions, keys)
-
-    async def _query_as_flushed(self, call: Callable[..., T], *args: Any) -> T:
-        """Ask about sessions an archive that holds all that was flushed, or not at all.
-
-        One that was restored to an older state, or is a standby that took over, would tell of an older
-        head: its seqs would be given out a second time.
-        """
-        flusher = self.flusher
-        try:
-            return await self.query(call, *args, flusher.node_id, flusher.cursor)
-        except CursorMismatchError as error:
-            flusher.doubt_cursor()
-            raise ArchiveUnavailableError(
-                "it went back, and is being brought up to date"
-            ) from error
+        return await self.reader.read_recent((session.workspace, session.info.session))
 
     def adopt(self, session: Session) -> SessionServer:
         """Make a session active; its state must be all that was ever assigned.
@@ -348,7 +309,7 @@ class Node:
         assert server.open_records == 0
         self._forget((server.session.workspace, server.info.session))
 
-    def _forget(self, key: tuple[str, str]) -> None:
+    def _forget(self, key: SessionKey) -> None:
         del self.active[key]
         if self.slots is not None:
             del self.slots.find(key).servers[key]
@@ -458,7 +419,7 @@ class Node:
 
     def flushed(self, records: Sequence[Record], cursor: int) -> None:
         """The archive has committed these records, and everything below `cursor`: free them."""
-        by_session: dict[tuple[str, str], list[Record]] = {}
+        by_session: dict[SessionKey, list[Record]] = {}
         for record in records:
             by_session.setdefault((record.workspace, record.session), []).append(record)
         for key, its_records in by_session.items():
@@ -497,10 +458,6 @@ class Node:
                     await trio.lowlevel.checkpoint()
                 if server.is_idle(self.sweeps - 1) and self.active.get(key) is server:
                     self._forget(key)
-
-    async def query(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking read of the archive in one of `ARCHIVE_READERS_MAX` worker threads."""
-        return await trio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self.readers)
 
 
 def _end_tail(tail: Tail) -> None:

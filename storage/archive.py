@@ -304,15 +304,14 @@ class Archive:
 
     # Reading
 
-    def read_session(
+    def read_sessions(
         self,
-        workspace: str,
-        session: str,
+        keys: Sequence[SessionKey],
         dedup_limit: int = 1_000,
         node_id: str = "",
         cursor: int = 0,
-    ) -> SessionSnapshot | None:
-        """Return what is known of a session; None where it was never created.
+    ) -> dict[SessionKey, SessionSnapshot]:
+        """Return what is known of sessions; nothing of one that was never created.
 
         With `node_id` and `cursor`: only if the archive still holds what that node had flushed.
 
@@ -320,8 +319,8 @@ class Archive:
             CursorMismatchError: it does not: it was restored to an older state.
         """
         return self._read(
-            lambda connection: self._history.read_session(
-                connection, workspace, session, dedup_limit, node_id, cursor
+            lambda connection: self._history.read_sessions(
+                connection, keys, dedup_limit, node_id, cursor
             )
         )
 
@@ -330,10 +329,10 @@ class Archive:
     ) -> set[SessionKey]:
         """Return which of these sessions were ever created, also those that were erased.
 
-        With `node_id` and `cursor`: as `read_session`.
+        With `node_id` and `cursor`: as `read_sessions`.
 
         Raises:
-            CursorMismatchError: as `read_session`.
+            CursorMismatchError: as `read_sessions`.
         """
         return self._read(
             lambda connection: self._history.find_sessions(connection, keys, node_id, cursor)

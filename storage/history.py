@@ -35,13 +35,13 @@ _members_decoder = msgspec.json.Decoder(tuple[str, ...])
 _ROWS = """
     SELECT * FROM (
         SELECT {columns} FROM messages
-        WHERE workspace = :workspace AND session = :session AND seq > :after AND seq < :before
+        WHERE workspace = {workspace} AND session = {session} AND seq > :after AND seq < :before
         ORDER BY seq {order} LIMIT :limit
     ) AS accepted
     UNION ALL
     SELECT * FROM (
         SELECT {dead_columns} FROM dead_letters AS d
-        WHERE table_name = 'messages' AND workspace = :workspace AND session = :session
+        WHERE table_name = 'messages' AND workspace = {workspace} AND session = {session}
           AND seq > :after AND seq < :before
           -- A refused row may have been accepted when it was flushed again.
           AND NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.workspace = d.workspace
@@ -63,18 +63,22 @@ _PAGE = """
 
 _RECENT_COLUMNS = "sender, client_id, seq, id, digest"
 
-# The cursor comes with the session, out of one statement: an archive that is restored meanwhile must not
-# be seen half before and half after.
-_SESSION = """
+# The cursor comes with the sessions, out of one statement: an archive that is restored meanwhile must not
+# be seen half before and half after. So there is at least one row.
+_SESSIONS = """
     SELECT flushed.lsn AS cursor,
            s.workspace, s.session, s.user_id, s.members, s.state, s.created_at_ms, s.updated_at_ms,
            s.version, s.body,
            (SELECT {recent} FROM ({rows}) AS m) AS recent,
            (SELECT {reads} FROM read_cursors AS r
-            WHERE r.workspace = :workspace AND r.session = :session) AS reads
+            WHERE r.workspace = s.workspace AND r.session = s.session) AS reads
     FROM (SELECT coalesce((SELECT lsn FROM flush_cursors WHERE node_id = :node_id), 0) AS lsn)
          AS flushed
-    LEFT JOIN sessions AS s ON s.workspace = :workspace AND s.session = :session
+    LEFT JOIN (
+        SELECT known.*
+        FROM (SELECT value ->> 0 AS workspace, value ->> 1 AS session FROM {asked}) AS asked
+        JOIN sessions AS known ON known.workspace = asked.workspace AND known.session = asked.session
+    ) AS s ON true
 """
 
 # At least one row, for the cursor; and then one for each session that is there, which are few as a rule.
@@ -114,12 +118,17 @@ class History:
     """The statements that read one dialect's archive, made once."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._session = text(
-            _SESSION.format(
+        self._sessions = text(
+            _SESSIONS.format(
                 recent=dialect.recent_sql,
                 reads=dialect.reads_sql,
+                asked=dialect.rows_sql,
                 rows=_ROWS.format(
-                    columns=_RECENT_COLUMNS, dead_columns=_RECENT_COLUMNS, order="DESC"
+                    columns=_RECENT_COLUMNS,
+                    dead_columns=_RECENT_COLUMNS,
+                    workspace="s.workspace",
+                    session="s.session",
+                    order="DESC",
                 ),
             )
         )
@@ -132,6 +141,8 @@ class History:
                     rows=_ROWS.format(
                         columns=f"seq, {dialect.bytes_sql} AS body",
                         dead_columns="seq, body",
+                        workspace=":workspace",
+                        session=":session",
                         order="DESC" if newest else "ASC",
                     ),
                     order="DESC" if newest else "ASC",
@@ -140,49 +151,38 @@ class History:
             for newest in (False, True)
         }
 
-    def read_session(
+    def read_sessions(
         self,
         connection: Connection,
-        workspace: str,
-        session: str,
+        keys: Sequence[SessionKey],
         dedup_limit: int,
         node_id: str,
         cursor: int,
-    ) -> SessionSnapshot | None:
-        """Return what is known of a session; None where it was never created.
+    ) -> dict[SessionKey, SessionSnapshot]:
+        """Return what is known of sessions; nothing of one that was never created.
 
         Raises:
             CursorMismatchError: the archive is behind `cursor`, up to which `node_id` had flushed.
         """
         assert dedup_limit > 0
-        row = connection.execute(
-            self._session,
+        rows = connection.execute(
+            self._sessions,
             {
                 "node_id": node_id,
-                "workspace": workspace,
-                "session": session,
+                "rows": msgspec.json.encode(keys).decode(),
                 "after": 0,
                 "before": SEQ_END,
                 "limit": dedup_limit,
             },
-        ).one()
-        if row.cursor < cursor:
-            raise CursorMismatchError(cursor, row.cursor)
-        if row.session is None:
-            return None
-        recent = [] if row.recent is None else _recent_decoder.decode(row.recent)
-        # The order inside an aggregate is the database's own affair.
-        recent.sort(key=itemgetter(2))
-        return SessionSnapshot(
-            record=_session_record(row),
-            head_seq=recent[-1][2] if recent else 0,
-            recent=[
-                (sender, client_id, seq, message_id, digest)
-                for sender, client_id, seq, message_id, digest in recent[-dedup_limit:]
-                if client_id is not None
-            ],
-            reads={} if row.reads is None else _reads_decoder.decode(row.reads),
-        )
+        ).all()
+        found_cursor = rows[0].cursor
+        if found_cursor < cursor:
+            raise CursorMismatchError(cursor, found_cursor)
+        return {
+            (row.workspace, row.session): _snapshot(row, dedup_limit)
+            for row in rows
+            if row.session is not None
+        }
 
     def find_sessions(
         self,
@@ -292,6 +292,22 @@ def list_sessions(
             or_(keys.created_at_ms < created_at_ms, keys.session > session),
         )
     return [_session_record(row) for row in connection.execute(query.limit(limit))]
+
+
+def _snapshot(row: Row[Any], dedup_limit: int) -> SessionSnapshot:
+    recent = [] if row.recent is None else _recent_decoder.decode(row.recent)
+    # The order inside an aggregate is the database's own affair.
+    recent.sort(key=itemgetter(2))
+    return SessionSnapshot(
+        record=_session_record(row),
+        head_seq=recent[-1][2] if recent else 0,
+        recent=[
+            (sender, client_id, seq, message_id, digest)
+            for sender, client_id, seq, message_id, digest in recent[-dedup_limit:]
+            if client_id is not None
+        ],
+        reads={} if row.reads is None else _reads_decoder.decode(row.reads),
+    )
 
 
 def _session_record(row: Row[Any]) -> SessionRecord:

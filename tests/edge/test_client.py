@@ -245,7 +245,7 @@ async def test_what_follows_the_frame_for_which_a_client_is_cut_is_not_done(
 async def test_a_repeat_right_behind_the_join_of_a_resting_session_is_recognised(
     open_pump: OpenPump, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
+    monkeypatch.setattr("runtime.archivereader.DEDUPLICATION_AT_ONCE", 1)
     async with open_pump() as server, open_socket(server.port) as client:
         await client.ask(type="join", ref="j", session="s", create={})
         first = await client.ask(type="send", ref=1, session="s", client_id="c1", content=1)

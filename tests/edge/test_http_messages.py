@@ -91,7 +91,7 @@ async def test_a_resend_gets_the_first_answer_and_other_content_is_refused(
 async def test_a_resend_to_a_session_at_rest_gets_the_first_answer(
     edge: OnePort, http: HttpClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
+    monkeypatch.setattr("runtime.archivereader.DEDUPLICATION_AT_ONCE", 1)
     body = {"sender": "u", "client_id": "c-1", "content": "hi"}
     first = await http.post(MESSAGES, body)
     await edge.node.flusher.flush_all()

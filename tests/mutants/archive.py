@@ -95,8 +95,8 @@ ARCHIVE_MUTANTS = (
     mutant(
         "dead letters are not replayed",
         "storage/history.py",
-        "        WHERE table_name = 'messages' AND workspace = :workspace",
-        "        WHERE table_name = 'none' AND workspace = :workspace",
+        "        WHERE table_name = 'messages' AND workspace = {workspace}",
+        "        WHERE table_name = 'none' AND workspace = {workspace}",
         ROWS + "test_refused_rows_are_set_aside_and_replayed_in_their_place",
         ROWS + "test_any_mixture_of_refused_and_standing_rows_replays_whole",
     ),

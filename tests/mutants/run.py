@@ -22,13 +22,20 @@ from pathlib import Path
 from tests.mutants.archive import ARCHIVE_MUTANTS
 from tests.mutants.commit_log import LOG_MUTANTS
 from tests.mutants.edge import EDGE_MUTANTS
+from tests.mutants.losses import LOSSES_MUTANTS
 from tests.mutants.mutant import Mutant
 from tests.mutants.ring import RING_MUTANTS
 from tests.mutants.runtime import RUNTIME_MUTANTS
 from tests.mutants.takeover import TAKEOVER_MUTANTS
 
 MUTANTS = (
-    LOG_MUTANTS + ARCHIVE_MUTANTS + RUNTIME_MUTANTS + RING_MUTANTS + TAKEOVER_MUTANTS + EDGE_MUTANTS
+    LOG_MUTANTS
+    + ARCHIVE_MUTANTS
+    + RUNTIME_MUTANTS
+    + RING_MUTANTS
+    + TAKEOVER_MUTANTS
+    + LOSSES_MUTANTS
+    + EDGE_MUTANTS
 )
 
 ROOT = Path(__file__).parent.parent.parent

@@ -106,8 +106,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "the last hundred client_ids are taken for all",
         "runtime/node.py",
-        "            if snapshot.head_seq < DEDUPLICATION_AT_ONCE:",
-        "            if snapshot.head_seq < 10 * DEDUPLICATION_AT_ONCE:",
+        "            if snapshot.head_seq < archivereader.DEDUPLICATION_AT_ONCE:",
+        "            if snapshot.head_seq < 10 * archivereader.DEDUPLICATION_AT_ONCE:",
         RESENDS + "test_a_short_session_knows_its_client_ids_as_it_is_opened",
     ),
     mutant(
@@ -211,18 +211,18 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "a session is activated from an archive that went back",
-        "runtime/node.py",
+        "runtime/archivereader.py",
         "*args, flusher.node_id, flusher.cursor)",
         "*args, flusher.node_id, 0 * flusher.cursor)",
         NODE + "test_no_session_is_activated_from_an_archive_that_went_back",
     ),
     mutant(
         "who asks while a query runs shares its fate",
-        "runtime/existence.py",
+        "runtime/gathering.py",
         "                await self._answer(batch)\n",
         "                await self._answer(batch)\n"
         "                _end(list(self._gathered), ArchiveUnavailableError('late'))\n",
-        "tests/runtime/test_existence.py::"
+        "tests/runtime/test_gathering.py::"
         "test_what_is_asked_while_a_query_runs_goes_together_into_the_next",
     ),
     mutant(
@@ -359,7 +359,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "one client_id fewer is loaded with its session",
-        "runtime/node.py",
+        "runtime/archivereader.py",
         "DEDUPLICATION_LOADED = 1_000",
         "DEDUPLICATION_LOADED = 999",
         RESENDS + "test_the_last_thousand_client_ids_are_known_after_deactivation",

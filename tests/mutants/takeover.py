@@ -63,8 +63,8 @@ TAKEOVER_MUTANTS = (
     mutant(
         "a node that has come back is taken over from",
         "storage/ownership.py",
-        "owner.epoch == epoch, owner.sealed_epoch >= epoch\n",
-        "owner.sealed_epoch >= 0\n",
+        "owner.epoch == epoch, owner.sealed_epoch >= epoch)\n",
+        "owner.sealed_epoch >= 0)\n",
         BATCHES + "test_nothing_is_done_for_a_node_that_lives_or_has_come_back",
     ),
     mutant(

@@ -28,9 +28,9 @@ class FailingArchive(Archive):
         self._check_there()
         return super().begin_epoch(*args, **more)
 
-    def read_session(self, *args: Any) -> Any:
+    def read_sessions(self, *args: Any) -> Any:
         self._check_there()
-        return super().read_session(*args)
+        return super().read_sessions(*args)
 
     def find_sessions(self, *args: Any) -> Any:
         self._check_there()

@@ -220,6 +220,20 @@ async def test_a_node_that_was_given_up_and_comes_back_is_no_exception(
         await check_pages(server)
 
 
+async def test_before_a_gap_that_begins_a_session_is_nothing(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with alone(tmp_path / "goes", archive) as node:
+        await node.catalog.create(W, "s", user_id="alice")
+        await flush(node)
+        await append(await node.open(W, "s", to_append=True), 0)
+    assert archive.retire_node(node.flusher.node_id, node.epoch)
+    async with alone(tmp_path / "comes", archive) as node:
+        server = await node.open(W, "s")
+        page = await server.read_before(server.durable_seq + 1, 10)
+        assert (seen(page.bodies), page.has_more) == ([(1, LOST_SEQS)], False)
+
+
 async def test_a_node_that_stopped_in_good_order_has_lost_nothing(
     tmp_path: Path, archive: Archive
 ) -> None:

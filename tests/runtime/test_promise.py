@@ -419,7 +419,7 @@ def empty_archive() -> bytes:
 @pytest.fixture(autouse=True)
 def load_client_ids_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of long sessions; what is joined loads them at once, beside all that follows."""
-    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
+    monkeypatch.setattr("runtime.archivereader.DEDUPLICATION_AT_ONCE", 1)
     monkeypatch.setattr("runtime.remembering.SOON_SECONDS", 0.0)
 
 

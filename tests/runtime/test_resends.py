@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from runtime import ClientIdReusedError, SessionError, Tail, WaitingReply, append_durably
-from runtime.node import DEDUPLICATION_AT_ONCE
+from runtime.archivereader import DEDUPLICATION_AT_ONCE
 from tests.runtime.conftest import OpenNode
 from tests.runtime.steps import W, deactivate, make, remembers, replay, send
 
@@ -94,7 +94,7 @@ async def test_a_short_session_knows_its_client_ids_as_it_is_opened(
 async def test_a_session_that_is_followed_knows_its_client_ids_soon_after(
     open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.node.DEDUPLICATION_AT_ONCE", 1)
+    monkeypatch.setattr("runtime.archivereader.DEDUPLICATION_AT_ONCE", 1)
     async with open_test_node() as node:
         server = await make(node)
         first = await append_durably(server, sender="alice", client_id="c1", content=b"1")

@@ -27,6 +27,7 @@ from storage import (
 from storage.batches import PAGE_ROWS, Batch
 from storage.frame import Frame, decode_records
 from storage.postgres import connection_name
+from tests.simulation.losses import SimulatedLosses
 from tests.simulation.mutation import Mutation
 from tests.simulation.rows import Key, Transaction
 from tests.simulation.scheduler import CALLER
@@ -36,7 +37,6 @@ from tests.simulation.tables import (
     VERSION,
     BatchRow,
     OwnerEpoch,
-    Tables,
     always,
     retargeted,
 )
@@ -49,7 +49,7 @@ class _HeardOfError(Exception):
     """A node is not silent: rolls a transaction back."""
 
 
-class SimulatedArchive(Tables):
+class SimulatedArchive(SimulatedLosses):
     """One database, and every node's way to it."""
 
     # What is done to the server
@@ -81,10 +81,6 @@ class SimulatedArchive(Tables):
         read = self.rows.committed.get
         return self._ring(read(VERSION, 0), read, read)
 
-    def epoch_of(self, node_id: str) -> OwnerEpoch:
-        """Return a node's epoch as it is committed."""
-        return self.rows.committed.get(("owner_epochs", node_id)) or OwnerEpoch(0, 0)
-
     def cursor_of(self, node_id: str) -> int:
         """Return a node's cursor as it is committed."""
         cursor: int = self.rows.committed.get(("flush_cursors", node_id), 0)
@@ -103,7 +99,7 @@ class SimulatedArchive(Tables):
             self._check_reachable(transaction, node_id)
             await self.server.next(transaction)
             owner = ("owner_epochs", node_id)
-            await transaction.insert(owner, OwnerEpoch(0, 0))
+            await transaction.insert(owner, OwnerEpoch(level))
             await self.server.next(transaction)
             await transaction.insert(("flush_cursors", node_id), 0)
             await self.server.next(transaction)
@@ -291,7 +287,7 @@ class SimulatedArchive(Tables):
         node_id = change.node_id
 
         async def take(transaction: Transaction) -> int:
-            await self._check_sealed(transaction, node_id, epoch)
+            await self._settle_sealed(transaction, node_id, epoch)
             await self.server.next(transaction)
             cursor = transaction.read(("flush_cursors", node_id)) or 0
             await self.server.next(transaction)
@@ -335,7 +331,9 @@ class SimulatedArchive(Tables):
 
     async def _change(self, transaction: Transaction, change: PlannedChange) -> int:
         for node_id, epoch in change.removed:
-            await self._seal(transaction, node_id, epoch)
+            if await self._seal(transaction, node_id, epoch):
+                await self.server.next(transaction)
+                await self._settle_sealed(transaction, node_id, epoch)
             await self.server.next(transaction)
         found = await transaction.lock(VERSION, always)
         if found != change.seen_version:
@@ -403,30 +401,32 @@ class SimulatedArchive(Tables):
 
     # Reading
 
-    async def read_session(
+    async def read_sessions(
         self,
-        workspace: str,
-        session: str,
+        keys: Sequence[tuple[str, str]],
         dedup_limit: int = 1_000,
         node_id: str = "",
         cursor: int = 0,
-    ) -> SessionSnapshot | None:
-        def read() -> SessionSnapshot | None:
+    ) -> dict[tuple[str, str], SessionSnapshot]:
+        def read() -> dict[tuple[str, str], SessionSnapshot]:
             self._check_cursor(node_id, cursor)
-            record = self.rows.committed.get(("sessions", workspace, session))
-            if record is None:
-                return None
-            last = self.messages(workspace, session)[-dedup_limit:]
-            return SessionSnapshot(
-                record=record,
-                head_seq=last[-1].seq if last else 0,
-                recent=[
-                    (each.sender, each.client_id, each.seq, each.id, each.digest)
-                    for each in last
-                    if each.client_id is not None
-                ],
-                reads={},
-            )
+            found = {}
+            for workspace, session in keys:
+                record = self.rows.committed.get(("sessions", workspace, session))
+                if record is None:
+                    continue
+                last = self.messages(workspace, session)[-dedup_limit:]
+                found[workspace, session] = SessionSnapshot(
+                    record=record,
+                    head_seq=last[-1].seq if last else 0,
+                    recent=[
+                        (each.sender, each.client_id, each.seq, each.id, each.digest)
+                        for each in last
+                        if each.client_id is not None
+                    ],
+                    reads={},
+                )
+            return found
 
         return await self.server.read(read)
 

@@ -110,7 +110,10 @@ def _no_threads() -> Iterator[None]:
 
 
 async def _run_sync(
-    call: Callable[..., Any], *args: Any, limiter: trio.CapacityLimiter | None = None
+    call: Callable[..., Any],
+    *args: Any,
+    limiter: trio.CapacityLimiter | None = None,
+    abandon_on_cancel: bool = False,
 ) -> Any:
     caller = CALLER.get()
     assert caller is not None

@@ -29,8 +29,10 @@ DURABILITY = ("cluster", "durability")
 
 
 class OwnerEpoch(NamedTuple):
-    epoch: int
-    sealed_epoch: int
+    level: str
+    epoch: int = 0
+    sealed_epoch: int = 0
+    settled_epoch: int = 0
 
 
 class NodeRow(NamedTuple):
@@ -119,6 +121,15 @@ class Tables:
             lambda row: row._replace(sealed_epoch=epoch),
         )
         return bool(sealed)
+
+    async def _settle_sealed(self, transaction: Transaction, node_id: str, epoch: int) -> None:
+        settled = await transaction.update(
+            [("owner_epochs", node_id)],
+            lambda row: row.epoch == epoch and row.sealed_epoch >= epoch,
+            lambda row: row._replace(settled_epoch=epoch),
+        )
+        if not settled and self._mutation is not Mutation.SEAL_NOT_HELD:
+            raise NodeReturnedError(node_id, epoch)
 
     async def _check_sealed(self, transaction: Transaction, node_id: str, epoch: int) -> None:
         def is_sealed(row: OwnerEpoch) -> bool:
@@ -212,6 +223,7 @@ class Tables:
                     owner.epoch,
                     sealed=sealed,
                     patience_ms=node.patience_ms,
+                    level=owner.level,
                 )
                 entries.append(entry)
         slots = [row for key in self._slots if isinstance(row := read_slot(key), SlotRow)]

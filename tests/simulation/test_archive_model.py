@@ -22,7 +22,7 @@ from tests.storage.logs import record
 
 NODES = ("node-a", "node-b")
 SLOTS = 4
-CALLS = 1_000
+CALLS = 1_200
 
 Call = tuple[str, tuple[Any, ...]]
 
@@ -50,10 +50,12 @@ def draw_call(random: Random, archive: SimulatedArchive, level: str) -> Call:
         weights=[(node, random.randint(1, 5))],
     )
     place = Place(node, 1, SLOTS, patience_ms=random.choice((0, 5_000)))
-    calls: list[tuple[int, Call]] = [
+    calls: list[tuple[float, Call]] = [
         (4, ("begin_epoch", (node, level, random.choice((0, 0, 9)), place))),
         (1, ("retire_node", (node, epoch))),
         *draw_takeover(random, archive, node, NODES[node == NODES[0]], slots),
+        (0.5, ("settle_whole", (node, epoch))),
+        (0.5, ("list_losses", ())),
         (1, ("read_cursor", (node,))),
         (1, ("read_level", ())),
         (2, ("flush", (node, epoch, lsn, (session_row(node), *records)))),
@@ -65,7 +67,7 @@ def draw_call(random: Random, archive: SimulatedArchive, level: str) -> Call:
         (3, ("read_ring", ())),
         (1, ("read_ring_version", ())),
         (1, ("read_beats", ())),
-        (2, ("read_session", ("default", node, 2, node, lsn))),
+        (2, ("read_sessions", ([("default", node), ("default", NODES[0])], 2, node, lsn))),
         (2, ("read_messages", ("default", node, first, 2))),
         (3, ("change_ring", (change,))),
     ]

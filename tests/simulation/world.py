@@ -273,6 +273,9 @@ class World:
                 return
             process.kill()
         with suppress(ArchiveUnavailableError):
+            if self.plan.level != REPLICATED:
+                # As it would itself have, had it been stopped.
+                await self._archive.settle_whole(node_id, epoch)
             await self._archive.retire_node(node_id, epoch)
 
     async def _change_ring(

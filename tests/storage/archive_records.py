@@ -1,6 +1,8 @@
 """Records to put into an archive."""
 
-from storage import MessageRecord, ReadRecord, SessionRecord
+from typing import Any
+
+from storage import Archive, MessageRecord, ReadRecord, SessionRecord, SessionSnapshot
 
 
 def message(
@@ -56,3 +58,11 @@ def session_row(
 
 def read(user: str, seq: int, *, session: str = "s1") -> ReadRecord:
     return ReadRecord("default", session, user, seq, 5, b'{"user":"%s"}' % user.encode())
+
+
+def read_session(
+    archive: Archive, workspace: str, session: str, *limits: Any, **more: Any
+) -> SessionSnapshot | None:
+    """Return what the archive knows of one session."""
+    key = (workspace, session)
+    return archive.read_sessions([key], *limits, **more).get(key)

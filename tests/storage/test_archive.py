@@ -18,7 +18,7 @@ from storage import (
 )
 from storage.archiveopening import probe_archive
 from tests.contracts.archive import NODE, FlushContract
-from tests.storage.archive_records import message, messages, read, session_row
+from tests.storage.archive_records import message, messages, read, read_session, session_row
 from tests.storage.sql import run_sql
 
 NAUGHTY_BODIES = [
@@ -65,7 +65,7 @@ def test_ids_and_numbers_of_every_size_come_back(archive: Archive) -> None:
         for i, digest in enumerate((-(2**63), 2**63 - 1, 0))
     ]
     flush(archive, session_row(name, workspace=name), *records)
-    snapshot = archive.read_session(name, name)
+    snapshot = read_session(archive, name, name)
     assert snapshot is not None
     assert snapshot.head_seq == 2**63 - 2
     assert snapshot.recent == [
@@ -108,8 +108,8 @@ def test_a_page_is_bounded_by_bytes_but_never_empty(
 
 def test_an_unknown_session_is_none(archive: Archive) -> None:
     flush(archive, session_row("s1"))
-    assert archive.read_session("default", "s2") is None
-    assert archive.read_session("other", "s1") is None
+    assert read_session(archive, "default", "s2") is None
+    assert read_session(archive, "other", "s1") is None
 
 
 def test_sessions_are_found_many_at_once_also_those_that_were_erased(archive: Archive) -> None:
@@ -142,17 +142,17 @@ def test_a_session_is_not_read_from_an_archive_that_lacks_what_was_flushed(
 ) -> None:
     flush(archive, session_row("s1"), *messages(1, 5))
     for session in ("s1", "s2"):
-        assert archive.read_session("default", session, 10, NODE, 6) == archive.read_session(
-            "default", session, 10
+        assert read_session(archive, "default", session, 10, NODE, 6) == read_session(
+            archive, "default", session, 10
         )
     run_sql(archive_url, "UPDATE flush_cursors SET lsn = 5")
     for session in ("s1", "s2"):
         with pytest.raises(CursorMismatchError) as refused:
-            archive.read_session("default", session, 10, NODE, 6)
+            read_session(archive, "default", session, 10, NODE, 6)
         assert (refused.value.expected, refused.value.found) == (6, 5)
     run_sql(archive_url, "DELETE FROM flush_cursors")
     with pytest.raises(CursorMismatchError):
-        archive.read_session("default", "s1", 10, NODE, 6)
+        read_session(archive, "default", "s1", 10, NODE, 6)
 
 
 def test_a_session_comes_back_with_its_head_reads_and_recent_client_ids(archive: Archive) -> None:
@@ -167,7 +167,7 @@ def test_a_session_comes_back_with_its_head_reads_and_recent_client_ids(archive:
         read("bob", 2),
         *messages(1, 9, session="s2"),
     )
-    snapshot = archive.read_session("default", "s1", dedup_limit=4)
+    snapshot = read_session(archive, "default", "s1", dedup_limit=4)
     assert snapshot is not None
     assert snapshot.record == row
     assert snapshot.head_seq == 7
@@ -181,7 +181,7 @@ def test_a_session_comes_back_with_its_head_reads_and_recent_client_ids(archive:
 
 def test_a_session_without_messages_has_head_zero(archive: Archive) -> None:
     flush(archive, session_row("s1"))
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert (snapshot.head_seq, snapshot.recent, snapshot.reads) == (0, [], {})
 
@@ -189,7 +189,7 @@ def test_a_session_without_messages_has_head_zero(archive: Archive) -> None:
 def test_the_highest_version_of_a_session_wins_in_whatever_order(archive: Archive) -> None:
     flush(archive, session_row(version=2, members=("bob",)), session_row(version=1))
     flush(archive, session_row(version=1, members=("carol",)))
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.record == session_row(version=2, members=("bob",))
     assert archive.list_sessions("default", "carol") == []
@@ -201,7 +201,7 @@ def test_the_highest_version_of_a_session_wins_in_whatever_order(archive: Archiv
 def test_a_read_cursor_only_moves_up(archive: Archive) -> None:
     flush(archive, session_row(), read("bob", 3), read("bob", 5), read("bob", 4))
     flush(archive, read("bob", 2))
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.reads == {"bob": 5}
 
@@ -257,7 +257,7 @@ def test_deleting_a_session_erases_what_it_held_and_leaves_a_tombstone(archive: 
     tombstone = session_row("s1", state="deleted", version=2)
     flush(archive, message(6), read("carol", 1), tombstone)
     assert archive.read_messages("default", "s1") == []
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.record == tombstone
     assert (snapshot.head_seq, snapshot.reads) == (0, {})

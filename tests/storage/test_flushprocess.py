@@ -33,7 +33,7 @@ from storage import (
 )
 from storage.sqlite import BUSY_SECONDS
 from tests.contracts.archive import NODE
-from tests.storage.archive_records import message, messages, read, session_row
+from tests.storage.archive_records import message, messages, read, read_session, session_row
 from tests.storage.flushing import FlushedLog, assert_archived, running
 
 ENDED_SECONDS_MAX = 10
@@ -59,7 +59,7 @@ async def test_every_kind_of_record_arrives_as_it_was(
     new = [message(seq, body=body) for seq, body in enumerate(bodies, start=1)]
     await process.flush(NODE, 1, 0, [session_row(members=("bob",)), *new, read("bob", 2)])
     assert archive.read_messages("default", "s1") == list(enumerate(bodies, start=1))
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.reads == {"bob": 2}
     assert archive.read_cursor(NODE).cursor == 5

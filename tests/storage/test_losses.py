@@ -2,9 +2,18 @@
 
 import pytest
 
-from storage import LOST_SEQS, Archive, Loss, NodeReturnedError, Place, PlannedChange, open_archive
+from storage import (
+    LOST_SEQS,
+    Archive,
+    Loss,
+    NodeReturnedError,
+    Place,
+    PlannedChange,
+    Record,
+    open_archive,
+)
 from tests.contracts.archive import NODE
-from tests.storage.archive_records import messages, session_row
+from tests.storage.archive_records import messages, read_session, session_row
 from tests.storage.sql import refuse_rows
 
 W = "default"
@@ -14,7 +23,7 @@ PLACE = Place("127.0.0.1:1", slots=4)
 def given_up(archive: Archive, place: Place | None = None) -> Loss:
     """Let an owner write to three sessions, and be given up."""
     ownership = archive.begin_epoch(NODE, "local", place=place)
-    records = [
+    records: list[Record] = [
         *(session_row(name) for name in ("s1", "s2", "s3")),
         *messages(1, 3, session="s1"),
         *messages(1, 1, session="s2"),
@@ -27,7 +36,7 @@ def given_up(archive: Archive, place: Place | None = None) -> Loss:
 
 def heads(archive: Archive) -> list[int]:
     """Return the heads of the three sessions."""
-    found = [archive.read_session(W, name) for name in ("s1", "s2", "s3")]
+    found = [read_session(archive, W, name) for name in ("s1", "s2", "s3")]
     return [0 if each is None else each.head_seq for each in found]
 
 
@@ -41,7 +50,7 @@ def test_what_is_left_out_is_read_where_it_would_have_been(archive: Archive) -> 
     assert rows == [(3, b'{"seq":3}'), (3 + LOST_SEQS, gap)]
     [(_, whole)] = archive.read_messages(W, "s3")
     assert b'"from":1,"to":%d' % LOST_SEQS in whole
-    snapshot = archive.read_session(W, "s1")
+    snapshot = read_session(archive, W, "s1")
     assert snapshot is not None
     assert [recent[1] for recent in snapshot.recent] == ["c-1", "c-2", "c-3"]
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from storage import Archive, ArchiveConflictError, ArchiveUnavailableError, Ownership, Record
 from tests.contracts.archive import NODE
-from tests.storage.archive_records import message, messages, read, session_row
+from tests.storage.archive_records import message, messages, read, read_session, session_row
 from tests.storage.sql import accept_rows, refuse_rows, run_sql
 
 REFUSED = b'{"refused":true}'
@@ -44,7 +44,7 @@ def test_refused_rows_are_set_aside_and_replayed_in_their_place(
     newest = archive.read_messages("default", "s1", 0, 10, before_seq=101)
     assert newest == page[-10:]
     assert archive.statistics().dead_letters == len(refused)
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.head_seq == 100
     assert [seq for _, _, seq, _, _ in snapshot.recent] == list(range(1, 101))
@@ -99,7 +99,7 @@ def test_a_refused_session_or_read_cursor_keeps_its_bytes_and_stops_nothing(
     bad = session_row("s2", user_id="mallory")
     flush(archive, [session_row("s1"), bad, session_row("s3"), read("mallory", 1), read("bob", 2)])
     assert [row.session for row in archive.list_sessions("default")] == ["s1", "s3"]
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is not None
     assert snapshot.reads == {"bob": 2}
     found = run_sql(archive_url, "SELECT table_name, body FROM dead_letters ORDER BY table_name")
@@ -136,7 +136,7 @@ def test_a_row_that_is_accepted_the_second_time_replays_once(
     flush_again(archive, archive_url, batch)
     page = archive.read_messages("default", "s1")
     assert page == [(record.seq, record.body) for record in batch]
-    snapshot = archive.read_session("default", "s1")
+    snapshot = read_session(archive, "default", "s1")
     assert snapshot is None or snapshot.head_seq == 3
 
 

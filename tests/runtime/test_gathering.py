@@ -6,8 +6,10 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from runtime import ShuttingDownError
-from runtime.existence import BATCH_MAX, PATIENCE_SECONDS, QUERIES_MAX, Existence, SessionKey
+from runtime.gathering import PATIENCE_SECONDS, QUERIES_MAX, Gathering, SessionKey
 from storage import ArchiveUnavailableError
+
+BATCH_MAX = 50
 
 
 def key(number: int) -> SessionKey:
@@ -22,14 +24,14 @@ class HeldArchive:
         self._held: list[trio.Event] = []
         self._errors: dict[int, Exception] = {}
 
-    async def find(self, keys: Sequence[SessionKey]) -> set[SessionKey]:
+    async def read(self, keys: Sequence[SessionKey]) -> dict[SessionKey, bool]:
         number = len(self.queries)
         self.queries.append(keys)
         self._held.append(trio.Event())
         await self._held[number].wait()
         if number in self._errors:
             raise self._errors[number]
-        return {key for key in keys if int(key[1][1:]) % 2 == 0}
+        return {key: True for key in keys if int(key[1][1:]) % 2 == 0}
 
     async def release(self, number: int, error: Exception | None = None) -> None:
         if error is not None:
@@ -44,7 +46,7 @@ class Asking:
     def __init__(self, archive: HeldArchive, askers: trio.Nursery, queries: trio.Nursery) -> None:
         self._askers = askers
         self.queries = queries
-        self.existence = Existence(archive.find, queries.start_soon)
+        self.gathering = Gathering(archive.read, queries.start_soon, BATCH_MAX)
         self.answers: dict[int, bool | str] = {}
 
     async def ask(self, *numbers: int, scope: trio.CancelScope | None = None) -> None:
@@ -55,7 +57,7 @@ class Asking:
     async def _check(self, number: int, scope: trio.CancelScope) -> None:
         with scope:
             try:
-                self.answers[number] = await self.existence.check(key(number))
+                self.answers[number] = await self.gathering.ask(key(number)) or False
             except (ArchiveUnavailableError, ShuttingDownError, RuntimeError) as error:
                 self.answers[number] = f"{type(error).__name__}: {error}"
         if scope.cancelled_caught:
@@ -119,15 +121,15 @@ async def test_the_error_is_each_ones_own(mock_clock: MockClock) -> None:
     archive = HeldArchive()
     caught: list[ArchiveUnavailableError] = []
 
-    async def check(existence: Existence, number: int) -> None:
+    async def check(gathering: Gathering[bool], number: int) -> None:
         with pytest.raises(ArchiveUnavailableError) as refused:
-            await existence.check(key(number))
+            await gathering.ask(key(number))
         caught.append(refused.value)
 
     async with open_asking(archive) as asking, trio.open_nursery() as nursery:
         await asking.ask(1)
         for number in (2, 3):
-            nursery.start_soon(check, asking.existence, number)
+            nursery.start_soon(check, asking.gathering, number)
         await wait_all_tasks_blocked()
         await archive.release(0)
         await archive.release(1, ArchiveUnavailableError("told to", "look"))
@@ -144,6 +146,38 @@ async def test_a_bug_in_a_query_is_told_and_does_not_end_the_next(mock_clock: Mo
         await asking.ask(2)
         await archive.release(1)
         assert asking.answers[2] is True
+
+
+async def test_what_one_session_makes_fail_fails_only_who_asked_for_it(
+    mock_clock: MockClock,
+) -> None:
+    archive = HeldArchive()
+    async with open_asking(archive) as asking:
+        await asking.ask(1)
+        await asking.ask(2, 4)
+        await archive.release(0)
+        await archive.release(1, ValueError("one row is damaged"))
+        assert asking.answers == {1: False}
+        assert archive.queries[2:] == [[key(2)]] or archive.queries[2:] == [[key(4)]]
+        await archive.release(2)
+        await archive.release(3, ValueError("this one"))
+        assert sorted(map(str, asking.answers.values())) == [
+            "False",
+            "RuntimeError: asking the archive for sessions failed",
+            "True",
+        ]
+
+
+async def test_those_who_fill_a_query_do_not_wait_for_one_that_runs(mock_clock: MockClock) -> None:
+    archive = HeldArchive()
+    async with open_asking(archive) as asking:
+        await asking.ask(1)
+        await asking.ask(*range(10, 10 + BATCH_MAX))
+        assert len(archive.queries) == 1
+        await asking.ask(2)
+        assert [len(keys) for keys in archive.queries] == [1, BATCH_MAX]
+        await archive.release(1)
+        assert [len(keys) for keys in archive.queries] == [1, BATCH_MAX, 1]
 
 
 async def test_whoever_stops_waiting_takes_nothing_from_the_others(mock_clock: MockClock) -> None:
