@@ -83,7 +83,7 @@ def retire(
     """Give up a node whose data directory is lost, so that another may own the archive.
 
     With `local` durability what it acknowledged and did not flush is lost, so start its data directory instead if
-    there still is one. The owners that live, if there are any, get its sessions.
+    there still is one. Readers of its sessions are told by a gap. The owners that live, if there are any, get its sessions.
 
     \b
       ringlog node retire 7c0e5a1de3664a2c8f0c4c3a2b1f9d10
@@ -149,7 +149,7 @@ def _consequence(node: "NodeState", level: str) -> str:
     return (
         f"node {node.node_id}, epoch {node.epoch}: everything below LSN {node.cursor} of its log is in the archive.\n"
         "Messages that it acknowledged and did not flush are lost for the archive, unless its data directory\n"
-        "is started first. Stop its server before: one that runs acknowledges until its next flush."
+        "is started first; readers are shown a gap. Stop its server before: one that runs acknowledges until its next flush."
     )
 
 

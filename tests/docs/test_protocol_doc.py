@@ -73,7 +73,8 @@ REQUESTS: dict[str, Any] = {str(kind.__struct_config__.tag): kind for kind in ge
 
 def types_written() -> set[str]:
     """Every type of frame that the server's sources can write."""
-    sources = [ROOT / name for name in ("edge/protocol.py", "edge/client.py", "runtime/codec.py")]
+    names = ("edge/protocol.py", "edge/client.py", "runtime/codec.py", "storage/losses.py")
+    sources = [ROOT / name for name in names]
     found = (re.findall(r'"type": ?"([a-z_]+)"', source.read_text()) for source in sources)
     return {name for names in found for name in names}
 

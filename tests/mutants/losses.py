@@ -89,9 +89,9 @@ LOSSES_MUTANTS = (
     mutant(
         "a tail counts a gap as one message",
         "runtime/tail.py",
-        "            self.next_seq = seq + 1\n        return min(",
-        "            self.next_seq += 1\n        return min(",
-        ALONE,
+        "            self.next_seq = seq\n            if not",
+        "            if not",
+        RING,
     ),
     mutant(
         "a page that is read backwards goes beyond its end",

@@ -147,6 +147,9 @@ async def test_who_follows_an_owner_that_is_given_up_is_told_what_may_be_lost(
                 assert await received(followers[name], 2) == [(4, 3 + LOST_SEQS), expected]
                 await check_pages(server)
                 await check_pages(await stays.router.open(W, name))
+            else:
+                rows = await trio.to_thread.run_sync(archive.read_messages, W, name)
+                assert [seq for seq, _ in rows] == [1, 2, 3]
         nursery.cancel_scope.cancel()
     archive.close()
 
