@@ -89,9 +89,11 @@ LOSSES_MUTANTS = (
     mutant(
         "a tail counts a gap as one message",
         "runtime/tail.py",
-        "            self.next_seq = seq\n            if not",
-        "            if not",
-        RING,
+        "            self.next_seq = seq\n            if not self.sink.deliver(self, body):\n"
+        "                break\n            self.next_seq = seq + 1\n",
+        "            if not self.sink.deliver(self, body):\n"
+        "                break\n            self.next_seq += 1\n",
+        ALONE,
     ),
     mutant(
         "a page that is read backwards goes beyond its end",
