@@ -1,19 +1,32 @@
-"""The ring as this node knows it: read again whenever its version has moved."""
+"""The ring as this node knows it: read again whenever its version has moved.
+
+The archive is asked for the version again and again. Where it is PostgreSQL it says by itself that it has moved; then
+asking is for what was not heard.
+"""
 
 from collections.abc import Callable
+from contextlib import closing, suppress
 from typing import TypeVar
 
 import trio
 
-from storage import Archive, ArchiveUnavailableError, Ring
+from storage import Archive, ArchiveUnavailableError, Ring, RingNotices
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 """How soon a change is noticed by who has no reason to expect one."""
 
+LISTENING_POLL_SECONDS = 1.0
+"""The same where the archive tells of changes."""
+
 HURRY_SECONDS = 0.02
-"""The same for who has: a session was not where the ring said."""
+"""How soon who has reason to expect a change looks: a session was not where the ring said, or there was a notice."""
+
+NOTICE_SECONDS, NOTICE_SECONDS_PER_NODE = 0.03, 0.002
+"""From one notice that is heeded to the next: a move makes many, and all nodes read the ring."""
+
+RECONNECT_SECONDS = 1.0
 
 
 class RingWatch:
@@ -28,6 +41,7 @@ class RingWatch:
         self._turn = trio.Lock()
         self._changed = trio.Event()
         self._hurried = trio.Event()
+        self._listening = False
 
     def owner_of(self, slot: int) -> str:
         """Return the node that owns a slot, "" while it is on its way."""
@@ -58,9 +72,40 @@ class RingWatch:
 
     async def run(self) -> None:
         """Look again and again, for ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen)
+            await self._poll()
+
+    async def _listen(self) -> None:
+        """Look soon after each notice, for ever; return where there are none."""
+        while True:
+            with suppress(ArchiveUnavailableError):
+                notices = await self._ask(self._archive.open_notices)
+                if notices is None:
+                    return
+                with closing(notices):
+                    await self._heed(notices)
+            await trio.sleep(RECONNECT_SECONDS)
+
+    async def _heed(self, notices: RingNotices) -> None:
+        self._listening = True
+        # What changed before was told to nobody.
+        self.hurry()
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(notices.fileno())
+                if notices.take():
+                    self.hurry()
+                    pause = NOTICE_SECONDS_PER_NODE * len(self.ring.nodes)
+                    await trio.sleep(max(NOTICE_SECONDS, pause))
+        finally:
+            self._listening = False
+
+    async def _poll(self) -> None:
         while True:
             await trio.sleep(HURRY_SECONDS)
-            with trio.move_on_after(POLL_SECONDS - HURRY_SECONDS):
+            seconds = LISTENING_POLL_SECONDS if self._listening else POLL_SECONDS
+            with trio.move_on_after(seconds - HURRY_SECONDS):
                 await self._hurried.wait()
             self._hurried = trio.Event()
             try:

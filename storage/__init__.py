@@ -9,6 +9,7 @@ from storage.archive import Archive, ArchiveStatistics
 from storage.archiveopening import ArchiveState, open_archive, probe_archive
 from storage.batches import REPLICATED
 from storage.commitlog import CommitLog, LogOptions, LogStatistics
+from storage.dialect import RingNotices
 from storage.directory import Directory, RealDirectory, lock_holder, make_directory
 from storage.errors import (
     ArchiveBehindLogError,
@@ -133,6 +134,7 @@ __all__ = [
     "Ring",
     "RingChange",
     "RingChangedError",
+    "RingNotices",
     "RingSizeError",
     "SessionRecord",
     "SessionSnapshot",

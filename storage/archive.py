@@ -21,7 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from storage import batches, history, keys, losses, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
-from storage.dialect import Dialect
+from storage.dialect import Dialect, RingNotices
 from storage.errors import ArchiveUnavailableError, CorruptLogError, CursorMismatchError
 from storage.failpoints import failpoint
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
@@ -66,7 +66,9 @@ class Archive:
         self._rows = RowWriter(dialect)
         self._history = History(dialect)
         self._mark = losses.prepare_mark(dialect.rows_sql)
-        self._membership = Membership(dialect.rows_sql, dialect.joined_slots_sql)
+        self._membership = Membership(
+            dialect.rows_sql, dialect.joined_slots_sql, dialect.notify_sql
+        )
 
     # Ownership and flushing
 
@@ -254,6 +256,14 @@ class Archive:
     def read_ring_version(self) -> int:
         """Return the ring's version, to see whether anything changed."""
         return self._read(membership.read_version)
+
+    def open_notices(self) -> RingNotices | None:
+        """Return what tells of changes of the ring; None of a database that tells nobody.
+
+        Raises:
+            ArchiveUnavailableError: it does not answer.
+        """
+        return self._dialect.open_notices()
 
     def change_ring(self, change: PlannedChange) -> int:
         """Make a planned change; return the version that it led to.

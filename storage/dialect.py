@@ -23,6 +23,26 @@ class Fault(enum.Enum):
     UNAVAILABLE = "anything else: roll back and try again later"
 
 
+class RingNotices(Protocol):
+    """Tells that the ring has changed: who waits until it is readable learns that something came."""
+
+    def fileno(self) -> int:
+        """Return a socket's number."""
+        ...
+
+    def take(self) -> bool:
+        """Return whether the ring has changed; does not block.
+
+        Raises:
+            ArchiveUnavailableError: nothing more will come.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
 class Dialect(Protocol):
     """A database, opened. Every method blocks; any thread may call it."""
 
@@ -62,6 +82,9 @@ class Dialect(Protocol):
     bytes_sql: str
     """A message's body as raw bytes."""
 
+    notify_sql: str
+    """Tells those who listen that the ring has changed; "" where nobody can."""
+
     def is_there(self) -> bool:
         """Return whether there is a database that could be asked."""
         ...
@@ -88,6 +111,10 @@ class Dialect(Protocol):
         Raises:
             ArchiveSettingsError: it does not replicate.
         """
+        ...
+
+    def open_notices(self) -> RingNotices | None:
+        """Listen for changes of the ring, on a connection of its own; None where nobody can."""
         ...
 
     def name_connections(self, node_id: str) -> None:

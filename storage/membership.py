@@ -158,7 +158,7 @@ class PlannedChange(msgspec.Struct, frozen=True):
 class Membership:
     """The statements about nodes and slots, made once for one dialect."""
 
-    def __init__(self, rows_sql: str, joined_slots_sql: str) -> None:
+    def __init__(self, rows_sql: str, joined_slots_sql: str, notify_sql: str) -> None:
         def prepare(sql: str) -> TextClause:
             return text(sql.format(rows=rows_sql, joined=joined_slots_sql))
 
@@ -167,6 +167,7 @@ class Membership:
         self._claim = prepare(_CLAIM)
         self._release = prepare(_RELEASE)
         self._retarget = prepare(_RETARGET)
+        self._notify = prepare(notify_sql) if notify_sql else None
 
     def register(self, connection: Connection, node_id: str, place: Place) -> None:
         """Note that a node has started. The first of all brings the slots with it.
@@ -330,6 +331,8 @@ class Membership:
         connection.execute(
             update(cluster).where(cluster.c.name == RING_VERSION).values(value=str(version))
         )
+        if self._notify is not None:
+            connection.execute(self._notify)
         return version
 
 

@@ -33,6 +33,7 @@ from storage.errors import (
     ArchiveUnavailableError,
     FencedError,
 )
+from storage.notices import NOTIFY, PostgresNotices
 from storage.record import MessageRecord
 
 T = TypeVar("T")
@@ -186,6 +187,7 @@ class PostgresDialect:
     joined_slots_sql = "string_agg(CAST(slot AS text), ',')"
     joined_sessions_sql = "string_agg(workspace || ' ' || session, chr(10))"
     bytes_sql = "convert_to(body, 'UTF8')"
+    notify_sql = NOTIFY
 
     def __init__(self, url: str) -> None:
         self._parameters = _connection_parameters(url)
@@ -300,6 +302,13 @@ class PostgresDialect:
     def open_batch_writer(self, node_id: str, epoch: int) -> PostgresBatchWriter:
         """Return what adds one owner's batches; it connects when it is used."""
         return PostgresBatchWriter(self, node_id, epoch)
+
+    def open_notices(self) -> PostgresNotices:
+        """Listen for changes of the ring, on a connection of its own."""
+        try:
+            return PostgresNotices(self.connect())
+        except psycopg.Error as error:
+            raise ArchiveUnavailableError(self.reason(error)) from error
 
     def name_connections(self, node_id: str) -> None:
         """Have others find the connections of the writer by their node."""

@@ -81,6 +81,7 @@ class SqliteDialect:
     joined_slots_sql = "group_concat(slot)"
     joined_sessions_sql = "group_concat(workspace || ' ' || session, char(10))"
     bytes_sql = "CAST(body AS BLOB)"
+    notify_sql = ""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -145,6 +146,9 @@ class SqliteDialect:
             ArchiveSettingsError: always.
         """
         raise ArchiveSettingsError("database", "SQLite", "PostgreSQL")
+
+    def open_notices(self) -> None:
+        """Do nothing: whoever wants to know must ask."""
 
     def name_connections(self, node_id: str) -> None:
         """Nothing to do: a file has no connections that others see."""

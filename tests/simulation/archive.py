@@ -319,6 +319,9 @@ class SimulatedArchive(SimulatedLosses):
         )
         return await self.server.read(lambda: self._ring(version, nodes.get, read))
 
+    async def open_notices(self) -> None:
+        """Tell nobody: whoever wants to know asks."""
+
     async def read_ring_version(self) -> int:
         version: int = await self.server.read(lambda: self.rows.committed.get(VERSION, 0))
         return version
