@@ -39,7 +39,8 @@ SIGNING_KEY_NAME = "user_tokens"
 EXPIRY_MAX = 1e11
 """Seconds since 1970, in the year 5138: what is beyond is no time."""
 
-SCOPES = frozenset({"read", "write", "tokens", "admin"})
+WORKSPACE_SCOPES = frozenset({"read", "write", "tokens"})
+SCOPES = WORKSPACE_SCOPES | {"admin"}
 """`read` and `write` sessions and messages, mint user `tokens`, `admin`ister the ring."""
 
 USER_SCOPES = frozenset({"read", "write"})

@@ -31,7 +31,8 @@ def create(
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SCOPE", help="read, write, tokens or admin; may be repeated [default: all]"
+            metavar="SCOPE",
+            help="read, write, tokens or admin; may be repeated [default: all but admin]",
         ),
     ] = None,
     workspace: Annotated[
@@ -45,9 +46,10 @@ def create(
 
     \b
       ringlog key create backend
+      ringlog key create operator --scope admin
       export RINGLOG_KEY=$(ringlog key create laptop --scope read)
     """
-    from edge.auth import SCOPES, generate_key, hash_key
+    from edge.auth import SCOPES, WORKSPACE_SCOPES, generate_key, hash_key
     from runtime import IDENTIFIER_RULE, is_identifier
     from storage import ApiKey
 
@@ -67,7 +69,7 @@ def create(
         id=f"key-{secrets.token_hex(6)}",
         name=name,
         hash=hash_key(text),
-        scopes=tuple(sorted(set(scope or SCOPES))),
+        scopes=tuple(sorted(set(scope or WORKSPACE_SCOPES))),
         workspace=workspace,
         created_at_ms=time.time_ns() // 1_000_000,
     )

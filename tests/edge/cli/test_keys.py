@@ -21,6 +21,16 @@ def test_a_key_is_shown_once_listed_without_itself_and_revoked(ringlog: Ringlog)
     assert json.loads(ringlog("key", "list", "--json").out)["data"][0]["revoked_at"] is not None
 
 
+def test_a_key_may_change_the_ring_only_if_it_was_made_to(ringlog: Ringlog) -> None:
+    assert json.loads(ringlog("key", "create", "--json").out)["scopes"] == [
+        "read",
+        "tokens",
+        "write",
+    ]
+    operator = ringlog("key", "create", "--scope", "admin", "--json")
+    assert json.loads(operator.out)["scopes"] == ["admin"]
+
+
 @pytest.mark.parametrize("arguments", [("--scope", "everything"), ("na me",), ("--workspace", "")])
 def test_a_key_with_a_wrong_scope_or_name_is_refused(
     ringlog: Ringlog, arguments: tuple[str, ...]
