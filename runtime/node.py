@@ -392,6 +392,7 @@ class Node:
         """Note that whoever comes after this node misses nothing, unless the archive is away just now."""
         settle = partial(self.archive.settle_whole, self.flusher.node_id, self.epoch)
         with suppress(ArchiveUnavailableError):
+            # Nobody waits to hear of it, and it is no less true later.
             await trio.to_thread.run_sync(settle, abandon_on_cancel=True)
 
     # Called by the log and the flusher, on the loop
