@@ -4,6 +4,8 @@ Giving a slot up, in this order, so that nothing that was acknowledged is left b
 
     stop serving → everything assigned is durable → everything durable is in the archive → release, one transaction
 
+A slot is noted on the node's own disk before it is claimed (`runtime.slotsfile`), and no other is served.
+
 If the archive does not take it in `FLUSH_SECONDS`, the slot is served on, and it is tried again. If the release
 itself has no answer, the slot stays closed until the archive tells who owns it: it may be another's already.
 """
@@ -18,11 +20,13 @@ import trio
 
 from runtime import planning
 from runtime.heartbeats import BEAT_SECONDS, Heartbeats
+from runtime.losses import slots_of
 from runtime.node import Node
 from runtime.reconcile import decide
 from runtime.ringwatch import RingWatch
 from runtime.server import SessionServer
 from runtime.slots import SessionKey, Slots
+from runtime.slotsfile import SlotsFile
 from runtime.takeover import RETARGET_SECONDS, is_due, take_over
 from storage import (
     ACTIVE,
@@ -37,6 +41,7 @@ from storage import (
     PlannedChange,
     Ring,
     RingChangedError,
+    RingRestoredError,
     failpoint,
 )
 
@@ -72,6 +77,8 @@ class Member:
         self._told = told
         self._node_id = node.flusher.node_id
         self._slots = Slots(len(watch.ring.owners))
+        self._file = SlotsFile(node.options.data_dir)
+        self._noted: frozenset[int] | None = None
         self._limiter = trio.CapacityLimiter(1)
         # What says that this node lives must wait for nobody.
         self._say = partial(trio.to_thread.run_sync, limiter=trio.CapacityLimiter(1))
@@ -115,6 +122,7 @@ class Member:
 
         Raises:
             FencedError: Somebody else took over.
+            RingRestoredError: the archive was restored to before slots moved.
         """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._beat)
@@ -122,6 +130,7 @@ class Member:
             nursery.start_soon(self._watch_others)
             if self._patience_seconds:
                 nursery.start_soon(self._watch_itself)
+            self._noted = await self._ask(self._file.read)
             nursery.start_soon(self._reconcile)
 
     async def _beat(self, task_status: trio.TaskStatus[None]) -> None:
@@ -258,7 +267,22 @@ class Member:
                 # Never again by this ring: it is from before what was done.
                 await self._refresh()
             elif self._watch.ring is ring:
-                await self._watch.wait_changed()
+                await self._note(slots_of(ring, self._node_id))
+                if self._watch.ring is ring:
+                    await self._watch.wait_changed()
+
+    async def _note(self, slots: frozenset[int]) -> None:
+        """Note what this node may own, before it does."""
+        if slots != self._noted:
+            await self._ask(self._file.write, slots)
+            self._noted = slots
+
+    def _check_noted(self, slots: Sequence[int]) -> None:
+        """Raise `RingRestoredError` if not all of what the archive says is this node's was claimed by it."""
+        if self._noted is not None:
+            unknown = len(set(slots) - self._noted)
+            if unknown:
+                raise RingRestoredError(self._node_id, unknown)
 
     async def _step(self, ring: Ring) -> bool:
         """Do one thing that is to be done; return whether there was nothing."""
@@ -269,9 +293,11 @@ class Member:
         if not actions.release:
             self.stuck = None
         if actions.begin:
+            self._check_noted(actions.begin)
             self._slots.begin(actions.begin)
             failpoint("serve.begun")
         elif actions.claim:
+            await self._note(slots_of(ring, self._node_id).union(actions.claim))
             await self._ask(
                 self._archive.claim_slots, self._node_id, self._node.epoch, actions.claim
             )

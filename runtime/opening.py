@@ -5,7 +5,6 @@ flush the survivors → serve.
 So a node that is open has flushed every record that its log held.
 """
 
-import os
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext, suppress
@@ -20,6 +19,7 @@ from runtime.links.tls import LinkTls
 from runtime.losses import settle_losses
 from runtime.node import Node
 from runtime.nodeoptions import NodeOptions
+from runtime.slotsfile import write_file
 from runtime.takeover import archive_batches
 from runtime.twin import check_no_twin
 from storage import (
@@ -195,15 +195,5 @@ def _load_node_id(data_dir: Path) -> uuid.UUID:
         raise CorruptLogError(str(path), 0, "it is no node id") from None
     except FileNotFoundError:
         node_id = uuid.uuid4()
-        draft = path.with_suffix(".tmp")
-        with draft.open("w") as file:
-            file.write(f"{node_id}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-        folder = os.open(data_dir, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_file(path, f"{node_id}\n".encode())
         return node_id

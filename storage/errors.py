@@ -20,6 +20,7 @@
     ├── CursorMismatchError      the flush cursor is not where it was left
     ├── NodeReturnedError        a node that was to be taken over has begun again
     ├── RingChangedError         the ring is not at the version that a change was worked out from
+    ├── RingRestoredError        the archive says that this node owns slots which it has given up
     ├── RingSizeError            the ring has another number of slots than this node was started with
     └── FencedError              this epoch is over: a later one began, or the node was retired
 """
@@ -238,6 +239,23 @@ class NodeReturnedError(StorageError):
         super().__init__(f"node {node_id} is not sealed at epoch {epoch}: it has begun again")
         self.node_id = node_id
         self.epoch = epoch
+
+
+class RingRestoredError(StorageError):
+    """The archive was restored to before slots moved: who owned them then is not who wrote to them last."""
+
+    code = "ring_restored"
+    hint = (
+        "start every owner once, so that each flushes what the archive lacks;"
+        " then remove the file `slots` from the data directory of each, and start them again"
+    )
+
+    def __init__(self, node_id: str, slots: int) -> None:
+        super().__init__(
+            f"the archive says that node {node_id} owns {slots} slots which it has given up:"
+            " it was restored to an older state"
+        )
+        self.slots = slots
 
 
 class RingSizeError(StorageError):

@@ -314,6 +314,20 @@ RING_MUTANTS = (
         HTTP_RING + "test_an_owner_is_ready_once_it_serves_what_it_is_given",
     ),
     mutant(
+        "a node serves whatever the archive says",
+        "runtime/member.py",
+        "            if unknown:\n",
+        "            if unknown < 0:\n",
+        "tests/runtime/test_slotsfile.py::test_a_node_serves_no_slot_that_it_has_given_up",
+    ),
+    mutant(
+        "a slot is claimed before it is noted",
+        "runtime/member.py",
+        "            await self._note(slots_of(ring, self._node_id).union(actions.claim))\n",
+        "",
+        CLUSTER + "test_a_drain_under_load_loses_doubles_and_reorders_nothing",
+    ),
+    mutant(
         "slots that need not go any more stay stuck",
         "runtime/member.py",
         "        if not actions.release:\n            self.stuck = None\n",

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from trio._core import _run as trio_run
 from trio.testing import MockClock
 
 import storage.logopening
+import storage.membership
 import storage.replica
 from runtime import heartbeats, member, node, opening, planning, ring, ringwatch
 
@@ -58,6 +60,7 @@ CLOCKS: tuple[tuple[ModuleType, str, float], ...] = (
     (member, "RETARGET_SECONDS", 3.0),
     (heartbeats, "ALIVE_SECONDS", 3.5 * BEAT_SECONDS),
     (heartbeats, "GAP_SECONDS", 2.5 * BEAT_SECONDS),
+    (storage.membership, "STARTING_MS", 3_000),
     (storage.replica, "POLL_SECONDS", 0.3),
     (storage.replica, "STALLED_SECONDS", 0.4),
     (storage.replica, "UNKNOWN_SECONDS", 1.5),
@@ -102,6 +105,7 @@ def _no_threads() -> Iterator[None]:
             (storage.logopening, "open_sync_thread", _open_sync_thread),
             (opening, "open_sync_thread", _open_sync_thread),
             (planning, "assign", _assign),
+            (member, "SlotsFile", _slots_files()),
             *CLOCKS,
         ):
             stack.callback(setattr, module, name, getattr(module, name))
@@ -121,6 +125,23 @@ async def _run_sync(
         return await caller.call(call, args)
     async with limiter:
         return await caller.call(call, args)
+
+
+def _slots_files() -> type:
+    """Return the product's notes of slots, in memory: those of one schedule."""
+    noted: dict[Path, frozenset[int]] = {}
+
+    class SimulatedSlotsFile:
+        def __init__(self, data_dir: Path) -> None:
+            self._path = data_dir
+
+        async def read(self) -> frozenset[int] | None:
+            return noted.get(self._path)
+
+        async def write(self, slots: frozenset[int]) -> None:
+            noted[self._path] = slots
+
+    return SimulatedSlotsFile
 
 
 class SimulatedThread:

@@ -17,8 +17,8 @@ from storage import (
     Record,
     Ring,
     SessionRecord,
+    membership,
 )
-from storage.membership import STARTING_MS
 from tests.simulation.mutation import Mutation
 from tests.simulation.rows import Key, Transaction
 from tests.simulation.server import Server
@@ -88,7 +88,7 @@ class Tables:
             for key in self._slots:
                 await transaction.insert(key, SlotRow("", ""))
         await self.server.next(transaction)
-        patience_ms = patience_ms and patience_ms + STARTING_MS
+        patience_ms = patience_ms and patience_ms + membership.STARTING_MS
         row = NodeRow(place.address, JOINING, place.weight, 0, patience_ms)
         if node_id not in self._nodes:
             self._nodes.append(node_id)
