@@ -37,10 +37,12 @@ from runtime.slots import Slots
 from runtime.standing import Standing
 from runtime.tail import Tail
 from storage import (
+    LOCAL,
     UNKNOWN_SECONDS,
     Archive,
     ArchiveUnavailableError,
     CommitLog,
+    CursorMismatchError,
     Flusher,
     LogPoisonedError,
     Recent,
@@ -59,6 +61,9 @@ READY_BYTES_MIN = 8 * 1024
 
 DISK_STALLED_SECONDS = 5.0
 """A write that the disk has had for longer than this is more than slow: clients give up meanwhile."""
+
+SETTLE_SECONDS = 2.0
+"""How long a stop waits for the archive to note that nothing is missing."""
 
 SWEEP_PIECE = 1_000
 """Sessions looked at between two checkpoints of the idle sweep."""
@@ -227,7 +232,7 @@ class Node:
             SessionNotFoundError: no checkpoint has passed since nobody else could have created it.
             SlotMovedError: another node owns it.
             SessionDeletedError, BackpressureError, ArchiveUnavailableError.
-            ShuttingDownError: with `may_be_new`, if the node ended meanwhile.
+            ShuttingDownError: the node ended meanwhile.
         """
         key = (workspace, session_id)
         while True:
@@ -385,13 +390,18 @@ class Node:
         with trio.move_on_after(flush_seconds) as scope:
             await self.log.sync()
             await self.flusher.flush_all()
-            await self._settle()
-        return not scope.cancelled_caught
+        if scope.cancelled_caught:
+            return False
+        if self.durability == LOCAL:
+            with trio.move_on_after(SETTLE_SECONDS):
+                await self._settle()
+        return True
 
     async def _settle(self) -> None:
-        """Note that whoever comes after this node misses nothing, unless the archive is away just now."""
-        settle = partial(self.archive.settle_whole, self.flusher.node_id, self.epoch)
-        with suppress(ArchiveUnavailableError):
+        """Note that whoever comes after this node misses nothing, unless the archive is away just now, or went back."""
+        flusher = self.flusher
+        settle = partial(self.archive.settle_whole, flusher.node_id, self.epoch, flusher.cursor)
+        with suppress(ArchiveUnavailableError, CursorMismatchError):
             # Nobody waits to hear of it, and it is no less true later.
             await trio.to_thread.run_sync(settle, abandon_on_cancel=True)
 

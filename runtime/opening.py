@@ -109,7 +109,8 @@ async def _serve_log(
     async with AsyncExitStack() as stack:
         ownership = await trio.to_thread.run_sync(begin)
         if node.durability == LOCAL:
-            await settle_losses(node.archive, trio.to_thread.run_sync, node_id.hex)
+            alone = node.options.place is None
+            await settle_losses(node.archive, trio.to_thread.run_sync, node_id.hex, alone=alone)
         if node.durability == REPLICATED:
             await _inherit(node.archive, node.options.place)
             node.replica = await stack.enter_async_context(

@@ -44,7 +44,11 @@ class Session:
     def remember(self, recent: Iterable[Recent]) -> None:
         """Take over the `client_id`s of the last `WINDOW` messages, ascending by seq; none of a new session."""
         assert self.window is None
-        self.window = window = DeduplicationWindow(max(1, self.next_seq - WINDOW))
+        recent = list(recent)
+        oldest = recent[0][2] if recent else self.next_seq
+        # Behind a gap the last of them go back further than its seqs.
+        complete_from = max(1, min(oldest, self.next_seq - WINDOW))
+        self.window = window = DeduplicationWindow(complete_from)
         for sender, client_id, seq, message_id, digest in recent:
             window.add(sender, client_id, seq, message_id, digest)
 

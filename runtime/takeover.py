@@ -18,7 +18,7 @@ import trio
 
 from runtime import planning
 from runtime.codec import decode_record
-from runtime.losses import Ask, mark_lost, slots_of
+from runtime.losses import Ask, mark_lost
 from storage import (
     LOCAL,
     Archive,
@@ -64,19 +64,15 @@ async def take_over(
         CorruptLogError: what it added to the archive is damaged.
         ArchiveConflictError, ArchiveUnavailableError.
     """
+    # Nobody is ended for nothing, nor is what is theirs looked at again and again.
+    planning.check_takeover(await ask(archive.read_ring), dead.node_id, alive)
     if not dead.sealed:
-        # Nobody is ended for nothing.
-        planning.check_takeover(await ask(archive.read_ring), dead.node_id, alive)
         await ask(archive.seal_node, dead.node_id, dead.epoch, beat)
     failpoint("takeover.sealed")
     await archive_batches(archive, ask, dead.node_id, dead.epoch)
     failpoint("takeover.archived")
     if dead.level == LOCAL:
-        owned = await ask(archive.read_ring)
-        slots = slots_of(owned, dead.node_id)
-        if slots:
-            loss = Loss(dead.node_id, dead.epoch, in_ring=True)
-            await mark_lost(archive, ask, loss, slots, len(owned.owners))
+        await mark_lost(archive, ask, Loss(dead.node_id, dead.epoch))
     while True:
         ring: Ring = await ask(archive.read_ring)
         change = await trio.to_thread.run_sync(

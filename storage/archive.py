@@ -22,7 +22,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from storage import batches, history, keys, losses, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect, RingNotices
-from storage.errors import ArchiveUnavailableError, CorruptLogError, CursorMismatchError
+from storage.errors import (
+    ArchiveUnavailableError,
+    CorruptLogError,
+    CursorMismatchError,
+    NodeReturnedError,
+)
 from storage.failpoints import failpoint
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
@@ -113,14 +118,18 @@ class Archive:
         """Return every node that ever started on this archive, by id."""
         return self._read(ownership.list_nodes)
 
-    def retire_node(self, node_id: str, epoch: int, beat: int | None = None) -> bool:
+    def retire_node(
+        self, node_id: str, epoch: int, beat: int | None = None, *, lost: bool = False
+    ) -> bool:
         """End a node's epoch for good, so that another node may begin.
 
         Return False if there was nothing to end: its epoch is another one by now, or sealed; or, with `beat`, it was
-        heard of since.
+        heard of since. `lost`: what it acknowledged may be missing here, also if it stopped in good order.
         """
         try:
             with self._transaction("seal") as connection:
+                if lost:
+                    losses.unsettle(connection, node_id, epoch)
                 sealed = ownership.seal_epoch(connection, node_id, epoch)
                 if sealed:
                     _check_silent(connection, node_id, beat)
@@ -216,7 +225,8 @@ class Archive:
             RingChangedError: the ring is not as it was when the change was worked out.
         """
         with self._transaction("takeover") as connection:
-            ownership.settle_sealed(connection, change.node_id, epoch)
+            if not ownership.settle_sealed(connection, change.node_id, epoch):
+                raise NodeReturnedError(change.node_id, epoch)
             cursor = ownership.read_ownership(connection, change.node_id).cursor
             added = batches.read_batches_end(connection, change.node_id)
             if added > cursor:
@@ -242,10 +252,14 @@ class Archive:
         with self._transaction() as connection:
             losses.settle(connection, loss)
 
-    def settle_whole(self, node_id: str, epoch: int) -> None:
-        """Note that all that a node acknowledged is here; it must not acknowledge more in this epoch."""
+    def settle_whole(self, node_id: str, epoch: int, cursor: int) -> None:
+        """Note that all that a node acknowledged is here; it must not acknowledge more in this epoch.
+
+        Raises:
+            CursorMismatchError: it is not: not all below `cursor` is here.
+        """
         with self._transaction() as connection:
-            losses.settle_whole(connection, node_id, epoch)
+            losses.settle_whole(connection, node_id, epoch, cursor)
 
     # The ring
 

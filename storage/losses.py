@@ -21,8 +21,10 @@ from typing import NamedTuple
 import msgspec
 from sqlalchemy import Connection, TextClause, select, text, update
 
+from storage.errors import CursorMismatchError
 from storage.history import SessionKey
-from storage.schema import nodes, owner_epochs
+from storage.ownership import read_ownership
+from storage.schema import owner_epochs
 
 LOCAL = "local"
 """The durability level at which what was acknowledged may be on the owner's disk alone."""
@@ -61,12 +63,12 @@ _MARK = """
 class Loss(NamedTuple):
     """An owner that was given up, at this epoch, and may have acknowledged what the archive lacks.
 
-    `in_ring`: others can tell by the ring's slots which sessions were its own. Else all of them were.
+    `alone`: all sessions were its own. Else those of its slots.
     """
 
     node_id: str
     epoch: int
-    in_ring: bool
+    alone: bool = False
 
 
 def prepare_mark(rows_sql: str) -> TextClause:
@@ -78,12 +80,11 @@ def list_losses(connection: Connection) -> list[Loss]:
     """Return the sealed epochs that are not settled, by node."""
     owner = owner_epochs.c
     rows = connection.execute(
-        select(owner.node_id, owner.sealed_epoch, nodes.c.address)
-        .join(nodes, nodes.c.node_id == owner.node_id, isouter=True)
+        select(owner.node_id, owner.sealed_epoch, owner.sealed_alone)
         .where(owner.level == LOCAL, owner.sealed_epoch > owner.settled_epoch)
         .order_by(owner.node_id)
     )
-    return [Loss(row.node_id, row.sealed_epoch, bool(row.address)) for row in rows]
+    return [Loss(row.node_id, row.sealed_epoch, row.sealed_alone == 1) for row in rows]
 
 
 def mark(
@@ -118,8 +119,22 @@ def settle(connection: Connection, loss: Loss) -> None:
     connection.execute(update(owner_epochs).where(*where).values(settled_epoch=loss.epoch))
 
 
-def settle_whole(connection: Connection, node_id: str, epoch: int) -> None:
-    """Note that the archive has all that this node acknowledged, and that it will acknowledge no more in its epoch."""
+def settle_whole(connection: Connection, node_id: str, epoch: int, cursor: int) -> None:
+    """Note that the archive has all that this node acknowledged, and that it will acknowledge no more in its epoch.
+
+    Raises:
+        CursorMismatchError: it has not: not all below `cursor` is there.
+    """
     owner = owner_epochs.c
     where = (owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch < epoch)
     connection.execute(update(owner_epochs).where(*where).values(settled_epoch=epoch))
+    found = read_ownership(connection, node_id).cursor
+    if found < cursor:
+        raise CursorMismatchError(cursor, found)
+
+
+def unsettle(connection: Connection, node_id: str, epoch: int) -> None:
+    """Note that a node may have acknowledged what is missing, whatever it said when it stopped."""
+    owner = owner_epochs.c
+    where = (owner.node_id == node_id, owner.epoch == epoch, owner.settled_epoch >= epoch)
+    connection.execute(update(owner_epochs).where(*where).values(settled_epoch=epoch - 1))

@@ -237,8 +237,9 @@ class Membership:
         for node_id, epoch in change.removed:
             # Else it would count as a node that nobody can reach, and no other could begin. Before the version is
             # locked: whoever holds an epoch may be about to lock that.
-            if seal_epoch(connection, node_id, epoch):
-                settle_sealed(connection, node_id, epoch)
+            seal_epoch(connection, node_id, epoch)
+            # It owned nothing.
+            settle_sealed(connection, node_id, epoch)
         found = self._lock_version(connection)
         if found != change.seen_version:
             raise RingChangedError(change.seen_version, found)

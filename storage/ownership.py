@@ -105,7 +105,7 @@ def take_epoch(
     taken = connection.execute(
         update(owner_epochs)
         .where(owner_epochs.c.node_id == node_id)
-        .values(epoch=case((seen > above, seen), else_=above) + 1, level=level)
+        .values(epoch=case((seen > above, seen), else_=above) + 1, level=level, alone=int(alone))
         .returning(owner_epochs.c.epoch, owner_epochs.c.sealed_epoch)
     ).one()
     return Ownership(taken.epoch, _read_lsn(connection, node_id), taken.sealed_epoch)
@@ -136,13 +136,15 @@ def check_sealed(connection: Connection, node_id: str, epoch: int) -> None:
         raise NodeReturnedError(node_id, epoch)
 
 
-def settle_sealed(connection: Connection, node_id: str, epoch: int) -> None:
-    """Do as `check_sealed`, and note that nothing of the epoch is missing without a mark (`storage.losses`)."""
+def settle_sealed(connection: Connection, node_id: str, epoch: int) -> bool:
+    """Note that nothing of a sealed epoch is missing without a mark (`storage.losses`); hold it as `check_sealed`.
+
+    Return False if it is not sealed, or not the node's last one.
+    """
     settled = connection.execute(
         update(owner_epochs).where(*_is_sealed(node_id, epoch)).values(settled_epoch=epoch)
     )
-    if settled.rowcount != 1:
-        raise NodeReturnedError(node_id, epoch)
+    return settled.rowcount == 1
 
 
 def _is_sealed(node_id: str, epoch: int) -> tuple[ColumnElement[bool], ...]:
@@ -188,10 +190,14 @@ def list_nodes(connection: Connection) -> list[NodeState]:
 def seal_epoch(connection: Connection, node_id: str, epoch: int) -> bool:
     """End a node's current epoch; return False if it is not `epoch`, or sealed already."""
     owner = owner_epochs.c
+    # One that was not settled yet is part of this one now.
+    was_alone = case(
+        (owner.sealed_epoch > owner.settled_epoch, owner.sealed_alone), else_=owner.alone
+    )
     sealed = connection.execute(
         update(owner_epochs)
         .where(owner.node_id == node_id, owner.epoch == epoch, owner.sealed_epoch < epoch)
-        .values(sealed_epoch=epoch)
+        .values(sealed_epoch=epoch, sealed_alone=case((owner.alone == 1, 1), else_=was_alone))
     )
     return sealed.rowcount == 1
 

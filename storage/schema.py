@@ -64,6 +64,9 @@ owner_epochs = Table(
     Column("sealed_epoch", integer_type, nullable=False),
     # Nothing that it acknowledged up to this epoch is missing without a mark (`storage.losses`).
     Column("settled_epoch", integer_type, nullable=False, server_default="0"),
+    # Whether all sessions were its own, without a ring: in its last epoch, and in the sealed one that is not settled.
+    Column("alone", integer_type, nullable=False, server_default="0"),
+    Column("sealed_alone", integer_type, nullable=False, server_default="0"),
     sqlite_strict=True,
 )
 

@@ -77,6 +77,13 @@ def retire(
     *,
     config: Config,
     node_id: NodeId,
+    lost: Annotated[
+        bool,
+        typer.Option(
+            "--lost",
+            help="messages may be missing though it stopped in good order: the archive was restored",
+        ),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do not ask")] = False,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +111,7 @@ def retire(
             note(_consequence(node, archive.read_level()))
         if not yes:
             confirm("retire it?", "a retired node acknowledges nothing more")
-        if not archive.retire_node(wanted, node.epoch):
+        if not archive.retire_node(wanted, node.epoch, lost=lost):
             raise CommandError(
                 "conflict",
                 f"node {wanted} was started or retired meanwhile",

@@ -332,7 +332,8 @@ def _check_no_hole(lines: Iterable[bytes], after: int) -> int:
 
     for line in lines:
         seq, last = span_of(line)
-        if seq != after + 1:
+        # One that was read before may be inside what a gap leaves out.
+        if not seq <= after + 1 <= last:
             raise CommandError(
                 "hole",
                 f"#{seq} follows #{after}",

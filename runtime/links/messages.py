@@ -196,7 +196,7 @@ class Delivered(_Message, tag=24):
 
 
 class Page(_Message, tag=25):
-    """Messages with seqs that ascend by one, after `after_seq` from `first_seq` on."""
+    """Messages with seqs that ascend by one, but for gaps, after `after_seq` from `first_seq` on."""
 
     channel: int
     number: int

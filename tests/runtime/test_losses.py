@@ -20,8 +20,17 @@ from runtime import (
     open_node,
 )
 from runtime.gaps import find_gap, numbered, up_to_hole
-from storage import LOST_SEQS, Archive, FlushOptions, open_archive
-from tests.runtime.clusters import SMALL_LOG, open_edge, until_settled
+from runtime.planning import plan_remove
+from storage import LOST_SEQS, Archive, FlushOptions, Place, open_archive
+from tests.runtime.clusters import (
+    SLOTS,
+    SMALL_LOG,
+    change,
+    open_edge,
+    open_member,
+    open_members,
+    until_settled,
+)
 from tests.runtime.steps import flush
 from tests.runtime.test_cluster import W, append
 from tests.runtime.test_takeover import NAMES, doomed, owner, until_given_away
@@ -210,6 +219,52 @@ async def test_a_node_that_follows_one_whose_disk_is_lost_gives_no_seq_out_again
     # Once is enough.
     async with alone(tmp_path / "comes", archive) as node:
         assert (await node.open(W, "s")).durable_seq == 4 + LOST_SEQS
+
+
+async def test_a_node_that_was_alone_comes_back_into_a_ring_and_gives_no_seq_out_again(
+    tmp_path: Path, archive: Archive
+) -> None:
+    node_id, epoch = await write_and_die(tmp_path / "goes", archive)
+    assert archive.retire_node(node_id, epoch)
+    async with open_member(tmp_path / "goes", archive) as member:
+        await until_settled(archive, [member])
+        server = await member.node.open(W, "s", to_append=True)
+        assert await append(server, 4) == 4 + LOST_SEQS
+
+
+async def test_a_node_that_follows_a_ring_alone_gives_no_seq_out_again(
+    tmp_path: Path, archive: Archive
+) -> None:
+    (tmp_path / "goes").mkdir()
+    async with open_member(tmp_path / "goes", archive, flush=NEVER) as member:
+        await until_settled(archive, [member])
+        await member.node.catalog.create(W, "s", user_id="alice")
+        server = await member.node.open(W, "s", to_append=True)
+        for number in range(5):
+            await append(server, number)
+            if number == 2:
+                await flush(member.node)
+    assert archive.retire_node(member.node_id, member.node.epoch)
+    async with alone(tmp_path / "comes", archive) as node:
+        server = await node.open(W, "s", to_append=True)
+        assert await append(server, 4) == 4 + LOST_SEQS
+        await check_pages(server)
+
+
+async def test_who_owned_nothing_and_is_retired_and_removed_marks_nobody(
+    tmp_path: Path, archive: Archive
+) -> None:
+    async with open_members(tmp_path, archive, 1) as [member]:
+        await write(member.router, "s", range(3))
+        await flush(member.node)
+        epoch = archive.begin_epoch("gone", "local", place=Place("127.0.0.1:1", slots=SLOTS)).epoch
+        assert archive.retire_node("gone", epoch)
+        ring = archive.read_ring()
+        await change(archive, plan_remove(ring, "gone", at_ms=0, actor="test"))
+    async with open_member(tmp_path / "node-0", archive) as member:
+        await until_settled(archive, [member])
+        server = await member.node.open(W, "s", to_append=True)
+        assert await append(server, 3) == 4
 
 
 async def test_a_node_that_was_given_up_and_comes_back_is_no_exception(

@@ -13,6 +13,7 @@ from storage import (
     FencedError,
     Heartbeat,
     MessageRecord,
+    NodeReturnedError,
     NodeState,
     Ownership,
     Place,
@@ -287,7 +288,8 @@ class SimulatedArchive(SimulatedLosses):
         node_id = change.node_id
 
         async def take(transaction: Transaction) -> int:
-            await self._settle_sealed(transaction, node_id, epoch)
+            if not await self._settle_sealed(transaction, node_id, epoch):
+                raise NodeReturnedError(node_id, epoch)
             await self.server.next(transaction)
             cursor = transaction.read(("flush_cursors", node_id)) or 0
             await self.server.next(transaction)
@@ -334,9 +336,9 @@ class SimulatedArchive(SimulatedLosses):
 
     async def _change(self, transaction: Transaction, change: PlannedChange) -> int:
         for node_id, epoch in change.removed:
-            if await self._seal(transaction, node_id, epoch):
-                await self.server.next(transaction)
-                await self._settle_sealed(transaction, node_id, epoch)
+            await self._seal(transaction, node_id, epoch)
+            await self.server.next(transaction)
+            await self._settle_sealed(transaction, node_id, epoch)
             await self.server.next(transaction)
         found = await transaction.lock(VERSION, always)
         if found != change.seen_version:

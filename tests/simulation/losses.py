@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from storage import LOCAL, Loss
+from storage import LOCAL, CursorMismatchError, Loss
 from tests.simulation.rows import Transaction
 from tests.simulation.tables import OwnerEpoch, Tables
 
@@ -21,7 +21,7 @@ class SimulatedLosses(Tables):
             keys = sorted(key for key in self.rows.committed if key[0] == "owner_epochs")
             owners = [(str(key[1]), self.epoch_of(str(key[1]))) for key in keys]
             return [
-                Loss(name, owner.sealed_epoch, in_ring=("nodes", name) in self.rows.committed)
+                Loss(name, owner.sealed_epoch)
                 for name, owner in owners
                 if owner.level == LOCAL and owner.sealed_epoch > owner.settled_epoch
             ]
@@ -53,12 +53,16 @@ class SimulatedLosses(Tables):
 
         await self.server.transact(f"settles {loss.node_id[-4:]}", settle)
 
-    async def settle_whole(self, node_id: str, epoch: int) -> None:
+    async def settle_whole(self, node_id: str, epoch: int, cursor: int) -> None:
         async def settle(transaction: Transaction) -> None:
             await transaction.update(
                 [("owner_epochs", node_id)],
                 lambda row: row.epoch == epoch and row.sealed_epoch < epoch,
                 lambda row: row._replace(settled_epoch=epoch),
             )
+            await self.server.next(transaction)
+            found = transaction.read(("flush_cursors", node_id)) or 0
+            if found < cursor:
+                raise CursorMismatchError(cursor, found)
 
         await self.server.transact(f"settles {node_id[-4:]}", settle)

@@ -122,14 +122,13 @@ class Tables:
         )
         return bool(sealed)
 
-    async def _settle_sealed(self, transaction: Transaction, node_id: str, epoch: int) -> None:
+    async def _settle_sealed(self, transaction: Transaction, node_id: str, epoch: int) -> bool:
         settled = await transaction.update(
             [("owner_epochs", node_id)],
             lambda row: row.epoch == epoch and row.sealed_epoch >= epoch,
             lambda row: row._replace(settled_epoch=epoch),
         )
-        if not settled and self._mutation is not Mutation.SEAL_NOT_HELD:
-            raise NodeReturnedError(node_id, epoch)
+        return bool(settled) or self._mutation is Mutation.SEAL_NOT_HELD
 
     async def _check_sealed(self, transaction: Transaction, node_id: str, epoch: int) -> None:
         def is_sealed(row: OwnerEpoch) -> bool:

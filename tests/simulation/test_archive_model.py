@@ -54,7 +54,7 @@ def draw_call(random: Random, archive: SimulatedArchive, level: str) -> Call:
         (4, ("begin_epoch", (node, level, random.choice((0, 0, 9)), place))),
         (1, ("retire_node", (node, epoch))),
         *draw_takeover(random, archive, node, NODES[node == NODES[0]], slots),
-        (0.5, ("settle_whole", (node, epoch))),
+        (0.5, ("settle_whole", (node, epoch, lsn))),
         (0.5, ("list_losses", ())),
         (1, ("read_cursor", (node,))),
         (1, ("read_level", ())),

@@ -275,7 +275,7 @@ class World:
         with suppress(ArchiveUnavailableError):
             if self.plan.level != REPLICATED:
                 # As it would itself have, had it been stopped.
-                await self._archive.settle_whole(node_id, epoch)
+                await self._archive.settle_whole(node_id, epoch, 0)
             await self._archive.retire_node(node_id, epoch)
 
     async def _change_ring(

@@ -5,6 +5,7 @@ import pytest
 from storage import (
     LOST_SEQS,
     Archive,
+    CursorMismatchError,
     Loss,
     NodeReturnedError,
     Place,
@@ -31,7 +32,7 @@ def given_up(archive: Archive, place: Place | None = None) -> Loss:
     archive.flush(NODE, ownership.epoch, 0, records)
     assert archive.list_losses() == []
     assert archive.retire_node(NODE, ownership.epoch)
-    return Loss(NODE, ownership.epoch, in_ring=place is not None)
+    return Loss(NODE, ownership.epoch, alone=place is None)
 
 
 def heads(archive: Archive) -> list[int]:
@@ -72,7 +73,7 @@ def test_marking_again_changes_nothing_and_ends_when_it_is_settled(
     # A second loss is another one.
     again = archive.begin_epoch(NODE, "local").epoch
     assert archive.retire_node(NODE, again)
-    assert archive.mark_lost(Loss(NODE, again, in_ring=False), keys, 8)
+    assert archive.mark_lost(Loss(NODE, again, alone=True), keys, 8)
     assert heads(archive) == [head + LOST_SEQS for head in marked]
 
 
@@ -86,14 +87,31 @@ def test_a_message_that_was_set_aside_counts(archive: Archive, archive_url: str)
 
 def test_what_stopped_whole_has_lost_nothing(archive: Archive) -> None:
     ownership = archive.begin_epoch(NODE, "local")
-    archive.settle_whole(NODE, ownership.epoch)
+    archive.flush(NODE, ownership.epoch, 0, messages(1, 3))
+    archive.settle_whole(NODE, ownership.epoch, 3)
     assert archive.retire_node(NODE, ownership.epoch)
     assert archive.list_losses() == []
 
 
+def test_what_stopped_whole_and_was_restored_without_its_log_may_have(archive: Archive) -> None:
+    ownership = archive.begin_epoch(NODE, "local")
+    archive.settle_whole(NODE, ownership.epoch, 0)
+    assert archive.retire_node(NODE, ownership.epoch, lost=True)
+    assert archive.list_losses() == [Loss(NODE, ownership.epoch, alone=True)]
+
+
+def test_an_archive_that_went_back_does_not_have_the_whole(archive: Archive) -> None:
+    ownership = archive.begin_epoch(NODE, "local")
+    archive.flush(NODE, ownership.epoch, 0, messages(1, 3))
+    with pytest.raises(CursorMismatchError):
+        archive.settle_whole(NODE, ownership.epoch, 5)
+    assert archive.retire_node(NODE, ownership.epoch)
+    assert archive.list_losses() == [Loss(NODE, ownership.epoch, alone=True)]
+
+
 def test_what_was_sealed_before_it_stopped_may_have(archive: Archive) -> None:
     loss = given_up(archive)
-    archive.settle_whole(NODE, loss.epoch)
+    archive.settle_whole(NODE, loss.epoch, 0)
     assert archive.list_losses() == [loss]
 
 
@@ -109,7 +127,7 @@ def test_who_gives_slots_away_settles_what_was_lost(archive: Archive) -> None:
     with pytest.raises(NodeReturnedError):
         archive.take_over(loss.epoch, change)
     assert archive.retire_node(NODE, epoch)
-    assert archive.list_losses() == [Loss(NODE, epoch, in_ring=True)]
+    assert archive.list_losses() == [Loss(NODE, epoch)]
 
 
 def test_a_node_that_is_removed_owned_nothing(archive: Archive) -> None:
@@ -118,6 +136,28 @@ def test_a_node_that_is_removed_owned_nothing(archive: Archive) -> None:
     change = PlannedChange(version, 0, "test", "remove", NODE, removed=[(NODE, epoch)])
     archive.change_ring(change)
     assert archive.list_losses() == []
+
+
+def test_a_node_that_is_retired_and_removed_owned_nothing(archive: Archive) -> None:
+    epoch = archive.begin_epoch(NODE, "local", place=PLACE).epoch
+    assert archive.retire_node(NODE, epoch)
+    assert archive.list_losses() == [Loss(NODE, epoch)]
+    version = archive.read_ring_version()
+    change = PlannedChange(version, 0, "test", "remove", NODE, removed=[(NODE, epoch)])
+    archive.change_ring(change)
+    assert archive.list_losses() == []
+
+
+def test_what_was_alone_when_it_was_given_up_stays_so_until_it_is_settled(archive: Archive) -> None:
+    alone = given_up(archive)
+    epoch = archive.begin_epoch(NODE, "local", place=PLACE).epoch
+    assert archive.list_losses() == [alone]
+    assert archive.retire_node(NODE, epoch)
+    assert archive.list_losses() == [Loss(NODE, epoch, alone=True)]
+    archive.settle_loss(Loss(NODE, epoch, alone=True))
+    epoch = archive.begin_epoch(NODE, "local", place=PLACE).epoch
+    assert archive.retire_node(NODE, epoch)
+    assert archive.list_losses() == [Loss(NODE, epoch)]
 
 
 def test_with_a_second_copy_nothing_is_lost(postgres_url: str) -> None:
