@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -11,8 +10,7 @@ import trio
 from bench.cluster import Cluster, node_id_of
 from bench.demos.traffic import Traffic
 from bench.server import Server
-from runtime import plan_drain, plan_undrain, slot_of
-from storage import PlannedChange, Ring
+from runtime import slot_of
 
 WORKSPACE = "default"
 
@@ -24,8 +22,6 @@ MESSAGES_AFTER = 100
 
 RESTART_SECONDS = 0.5
 """What `ringlog up` waits before it starts again what ended."""
-
-PLANS = {"drain": plan_drain, "undrain": plan_undrain}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +58,10 @@ class Stage:
 
     async def change(self, action: str, owner: Server) -> None:
         """Drain an owner, or give it its share again, and wait until everything has moved."""
-        node_id = node_id_of(owner.data)
-
-        def plan(ring: Ring) -> PlannedChange:
-            at_ms = time.time_ns() // 1_000_000
-            return PLANS[action](ring, node_id, at_ms=at_ms, actor="demo")
-
-        self.say(f"{action}, as `ringlog ring {action} {node_id} --wait` does it")
+        self.say(f"{action}, as `ringlog ring {action} {node_id_of(owner.data)} --wait` does it")
         began = trio.current_time()
-        change = await self.cluster.ring.change(plan)
+        move = self.cluster.drain if action == "drain" else self.cluster.undrain
+        change = await move(owner)
         await self.cluster.ring.until_settled()
         self.say(f"   {len(change.targets)} slots moved in {trio.current_time() - began:.1f} s")
 
@@ -135,7 +126,6 @@ async def failover(stage: Stage) -> None:
     await stage.traffic.more(MESSAGES_AFTER)
     stage.look(sessions, "its sessions")
     await owner.start()
-    stage.cluster.ring.replaced += 1
     await stage.cluster.ring.until_settled()
     stage.say(
         f"a new owner with an empty disk (process {owner.pid}) has joined, and has {await stage.slots_of(owner)} slots"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from bench.cluster import Cluster, node_id_of
+from bench.cluster import Cluster
 from bench.environment import read_environment
 from bench.loads.append import AppendPlan
 from bench.measurement import measure
@@ -25,8 +25,6 @@ from bench.scenarios.deployment import (
     watched_cluster,
 )
 from bench.scenarios.run import OptionsError, RunOptions, prepare, resolved
-from runtime import plan_drain, plan_undrain
-from storage import PlannedChange, Ring
 
 PHASES = ("steady", "drain", "join")
 
@@ -130,22 +128,13 @@ async def _move(cluster: Cluster, phase_seconds: float, moves: Moves) -> None:
     Raises:
         UnsettledError: What moves has not moved by the end of its phase.
     """
-    node_id = node_id_of(cluster.owners[0].data)
-    at_ms = time.time_ns() // 1_000_000
-
-    def drain(ring: Ring) -> PlannedChange:
-        return plan_drain(ring, node_id, at_ms=at_ms, actor="bench")
-
-    def undrain(ring: Ring) -> PlannedChange:
-        return plan_undrain(ring, node_id, at_ms=at_ms, actor="bench")
-
     start = trio.current_time()
     moves.began.append(time.perf_counter())
-    for number, plan in enumerate((drain, undrain), 1):
+    for number, move in enumerate((cluster.drain, cluster.undrain), 1):
         await trio.sleep_until(start + number * phase_seconds)
         began = time.perf_counter()
         moves.began.append(began)
-        change = await cluster.ring.change(plan)
+        change = await move(cluster.owners[0])
         await cluster.ring.until_settled(phase_seconds)
         moves.slots.append(len(change.targets))
         moves.seconds.append(time.perf_counter() - began)

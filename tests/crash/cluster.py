@@ -2,42 +2,23 @@
 
 import random
 import re
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from bench.server import Server, ServerOptions, connect_loopback, open_server
+from bench.cluster import Cluster, ClusterOptions, node_id_of, open_cluster
+from bench.server import Server
 from runtime import plan_drain, plan_undrain, plan_weight
-from storage import (
-    ACTIVE,
-    DEAD,
-    DRAINED,
-    Archive,
-    ArchiveUnavailableError,
-    PlannedChange,
-    Ring,
-    RingChangedError,
-    open_archive,
-)
+from storage import ACTIVE, DEAD, DRAINED
 from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.rounds import SETTINGS, CrashOptions, CrashResult, Load
 
-SETTLE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process runs, and how it and others find each other."""
-
-    archive: str
-    link: str = "127.0.0.1:0"
-    prefix: Sequence[str] = ()
-    connect: Callable[[int], Awaitable[trio.SocketStream]] = connect_loopback
+SERVED_SECONDS_MAX = 20.0
+"""How long an owner may take to serve what is its own by the archive."""
 
 
 class Clients(Protocol):
@@ -63,110 +44,14 @@ class Clients(Protocol):
         ...
 
 
-@dataclass
-class Cluster:
-    """Processes, and the archive that they share."""
-
-    owners: list[Server]
-    edge: Server
-    archive: Archive
-    node_ids: dict[Server, str] = field(default_factory=dict)
-
-    async def ring(self) -> Ring:
-        """Return the ring, as soon as the archive tells."""
-        with trio.fail_after(SETTLE_SECONDS):
-            while True:
-                with suppress(ArchiveUnavailableError):
-                    return await trio.to_thread.run_sync(self.archive.read_ring)
+async def until_served(cluster: Cluster) -> None:
+    """Wait until every owner serves exactly what is its own by the archive."""
+    ring = await cluster.ring.until_settled()
+    with trio.fail_after(SERVED_SECONDS_MAX):
+        for owner in cluster.owners:
+            owned = ring.owners.count(node_id_of(owner.data))
+            while await _slots_served(owner) != owned:
                 await trio.sleep(0.05)
-
-    async def start(self) -> None:
-        """Start all that is needed to serve."""
-        for owner in self.owners:
-            known = {node.node_id for node in (await self.ring()).nodes}
-            await owner.start()
-            (self.node_ids[owner],) = {n.node_id for n in (await self.ring()).nodes} - known
-        await self.edge.start()
-        await self.until_settled()
-
-    async def until_settled(self) -> Ring:
-        """Wait until every slot has the owner that it should have."""
-        with trio.fail_after(SETTLE_SECONDS):
-            while True:
-                ring = await self.ring()
-                if ring.owners and ring.owners == ring.targets and _is_calm(ring):
-                    return ring
-                await trio.sleep(0.05)
-
-    async def until_owns_nothing(self, owner: Server) -> None:
-        """Wait until none of the slots is this owner's, by the archive."""
-        with trio.fail_after(SETTLE_SECONDS):
-            while self.node_ids[owner] in (await self.ring()).owners:
-                await trio.sleep(0.05)
-
-    async def lose(self, owner: Server) -> None:
-        """Kill an owner, and remove its disk."""
-        await owner.kill()
-        await trio.to_thread.run_sync(shutil.rmtree, owner.data)
-
-    async def replace(self, owner: Server) -> None:
-        """Start an owner whose disk was lost: it is another node."""
-        known = {node.node_id for node in (await self.ring()).nodes}
-        await owner.start()
-        (self.node_ids[owner],) = {n.node_id for n in (await self.ring()).nodes} - known
-
-    async def until_served(self) -> None:
-        """Wait until every owner serves exactly what is its own by the archive."""
-        ring = await self.until_settled()
-        with trio.fail_after(SETTLE_SECONDS):
-            for owner in self.owners:
-                owned = ring.owners.count(self.node_ids[owner])
-                while await _slots_served(owner) != owned:
-                    await trio.sleep(0.05)
-
-    async def change(self, plan: Callable[[Ring], PlannedChange]) -> None:
-        """Change the ring."""
-        while True:
-            try:
-                await trio.to_thread.run_sync(self.archive.change_ring, plan(await self.ring()))
-            except (RingChangedError, ArchiveUnavailableError):
-                continue
-            return
-
-    async def drain(self, owner: Server) -> None:
-        """Ask for all that an owner has to be moved."""
-        node_id = self.node_ids[owner]
-        await self.change(lambda ring: plan_drain(ring, node_id, at_ms=0, actor="test"))
-
-    async def undrain(self, owner: Server) -> None:
-        """Ask for an owner to get its share again."""
-        node_id = self.node_ids[owner]
-        await self.change(lambda ring: plan_undrain(ring, node_id, at_ms=0, actor="test"))
-
-    async def sharers(self) -> list[Server]:
-        """Return the owners that have a share: to each the others could hand theirs over."""
-        ring = await self.until_settled()
-        active = {node.node_id for node in ring.nodes if node.state == ACTIVE}
-        return [owner for owner in self.owners if self.node_ids[owner] in active]
-
-    async def change_something(self, rng: random.Random) -> str:
-        """Drain one node, or give it its share again, or another weight; return what was done."""
-        ring = await self.until_settled()
-        node = rng.choice([each for each in ring.nodes if each.state != DEAD])
-        active = [each for each in ring.nodes if each.state == ACTIVE]
-        if node.state == DRAINED:
-            await self.change(lambda r: plan_undrain(r, node.node_id, at_ms=0, actor="test"))
-            return "undrained a node"
-        if len(active) > 1 and rng.random() < 0.5:
-            await self.change(lambda r: plan_drain(r, node.node_id, at_ms=0, actor="test"))
-            return "drained a node"
-        weight = rng.randint(1, 4)
-        await self.change(lambda r: plan_weight(r, node.node_id, weight, at_ms=0, actor="test"))
-        return "gave a node another weight"
-
-
-def _is_calm(ring: Ring) -> bool:
-    return all(node.state in {ACTIVE, DRAINED, DEAD} for node in ring.nodes)
 
 
 async def _slots_served(owner: Server) -> int:
@@ -174,6 +59,30 @@ async def _slots_served(owner: Server) -> int:
         rb"^ringlog_slots_served (\d+)", await owner.fetch("/metrics"), re.MULTILINE
     )
     return int(served)
+
+
+async def sharers(cluster: Cluster) -> list[Server]:
+    """Return the owners that have a share: to each the others could hand theirs over."""
+    ring = await cluster.ring.until_settled()
+    active = {node.node_id for node in ring.nodes if node.state == ACTIVE}
+    return [owner for owner in cluster.owners if node_id_of(owner.data) in active]
+
+
+async def change_something(cluster: Cluster, rng: random.Random) -> str:
+    """Drain one node, or give it its share again, or another weight; return what was done."""
+    ring = await cluster.ring.until_settled()
+    node = rng.choice([each for each in ring.nodes if each.state != DEAD])
+    active = [each for each in ring.nodes if each.state == ACTIVE]
+    change = cluster.ring.change
+    if node.state == DRAINED:
+        await change(lambda r: plan_undrain(r, node.node_id, at_ms=0, actor="test"))
+        return "undrained a node"
+    if len(active) > 1 and rng.random() < 0.5:
+        await change(lambda r: plan_drain(r, node.node_id, at_ms=0, actor="test"))
+        return "drained a node"
+    weight = rng.randint(1, 4)
+    await change(lambda r: plan_weight(r, node.node_id, weight, at_ms=0, actor="test"))
+    return "gave a node another weight"
 
 
 async def run_cluster(
@@ -184,16 +93,20 @@ async def run_cluster(
     settings: Mapping[str, str] | None = None,
 ) -> CrashResult:
     """Run clients against a cluster while `disturb` does its worst, and judge what they saw."""
-    options = CrashOptions(
-        rounds=0, seed=1, directory=directory, archive=archive, writers=4, readers=1, shared=2
+    load = Load(
+        CrashOptions(
+            rounds=0,
+            seed=1,
+            directory=directory,
+            archive=archive,
+            writers=4,
+            readers=1,
+            shared=2,
+        ),
+        lambda _: None,
     )
-    load = Load(options, lambda _: None)
-    places = [Place(archive)] * owners
-
-    async def disturb_all(cluster: Cluster) -> None:
-        await disturb(cluster, load)
-
-    return await run_clients(directory, archive, places, load, disturb_all, settings)
+    options = ClusterOptions(directory, archive, owners, settings=settings or {})
+    return await run_clients(options, load, lambda cluster: disturb(cluster, load))
 
 
 async def run_crowd(
@@ -205,31 +118,28 @@ async def run_crowd(
 ) -> CrashResult:
     """Do the same with clients that keep their own pace."""
     crowd = Crowd(options)
-    places = [Place(options.archive)] * owners
 
-    async def disturb_all(cluster: Cluster) -> None:
+    async def disturb_flowing(cluster: Cluster) -> None:
         await crowd.until_flowing()
         await disturb(cluster, crowd)
 
-    return await run_clients(directory, options.archive, places, crowd, disturb_all, settings)
+    cluster_options = ClusterOptions(directory, options.archive, owners, settings=settings or {})
+    return await run_clients(cluster_options, crowd, disturb_flowing)
 
 
 async def run_clients(
-    directory: Path,
-    archive: str,
-    places: Sequence[Place],
+    options: ClusterOptions,
     clients: Clients,
     disturb: Callable[[Cluster], Awaitable[None]],
-    settings: Mapping[str, str] | None = None,
-    edge: Place | None = None,
 ) -> CrashResult:
-    """Do the same with clients of any kind, and owners and edge anywhere; `archive` is how it is reached from here.
+    """Do the same with clients of any kind, and processes anywhere; the archive is as it is reached from here.
 
     Raises:
         ServerError: A process ended that nobody told to.
     """
-    edge = edge or Place(archive)
-    async with _open_processes(directory, archive, places, edge, settings or {}) as cluster:
+    options = replace(options, settings={**SETTINGS, **options.settings})
+    async with open_cluster(options) as cluster:
+        (edge,) = cluster.edges
 
         async def disturb_all(*_: object) -> None:
             await cluster.start()
@@ -239,44 +149,13 @@ async def run_clients(
             for owner in cluster.owners:
                 await watches.enter_async_context(owner.watched())
             try:
-                await clients.suffer(cluster.edge, disturb_all)
+                await clients.suffer(edge, disturb_all)
             except Exception as error:
                 error.add_note("\n".join(clients.result.findings.examples))
                 raise
-            await clients.check_replays(cluster.edge)
-        await cluster.edge.stop()
-        for owner in cluster.owners:
-            await owner.stop()
+            await clients.check_replays(edge)
+        # By SIGTERM: each owner hands over to those that are left, and the last one has nobody.
+        for server in (edge, *cluster.owners):
+            await server.stop()
     await trio.to_thread.run_sync(clients.check_archive)
     return clients.result
-
-
-@asynccontextmanager
-async def _open_processes(
-    directory: Path,
-    archive: str,
-    places: Sequence[Place],
-    edge: Place,
-    settings: Mapping[str, str],
-) -> AsyncIterator[Cluster]:
-    async with AsyncExitStack() as stack:
-
-        async def process(name: str, place: Place, own: Mapping[str, str]) -> Server:
-            home = directory / name
-            home.mkdir()
-            told = {**SETTINGS, **settings, **own}
-            options = ServerOptions(
-                home, place.archive, told, prefix=place.prefix, connect=place.connect
-            )
-            return await stack.enter_async_context(open_server(options))
-
-        opened = open_archive(archive)
-        stack.callback(opened.close)
-        yield Cluster(
-            [
-                await process(f"owner-{n}", place, {"role": "owner", "link": place.link})
-                for n, place in enumerate(places)
-            ],
-            await process("edge", edge, {"role": "edge"}),
-            opened,
-        )

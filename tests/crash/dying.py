@@ -4,10 +4,10 @@ import random
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 
+from bench.cluster import Cluster, node_id_of
 from bench.server import Server
 from edge.config import FAILPOINT_VARIABLE
 from storage import FAILPOINTS
-from tests.crash.cluster import Cluster
 
 DEATH_SECONDS_MAX = 30.0
 """How long it may take until an armed process gets to its point: it starts, and is led there."""
@@ -70,20 +70,20 @@ class Deaths:
         """Die at each point of a start, or of flushing."""
         await self._die_in_turn(points)
         await self._victim.start()
-        await self._cluster.until_settled()
+        await self._cluster.ring.until_settled()
 
     async def die_while_leaving(self, points: Sequence[str] = LEAVING) -> None:
         """Die at each point of a drain, which goes on after each start, and be drained in the end."""
-        await self._cluster.until_settled()
+        await self._cluster.ring.until_settled()
         await self._die_in_turn(points, self._cluster.drain)
         await self._victim.start()
-        await self._cluster.until_settled()
+        await self._cluster.ring.until_settled()
 
     async def die_while_coming(self, points: Sequence[str] = COMING) -> None:
         """Die at each point of getting a share, and have it in the end."""
         await self._die_in_turn(points, self._cluster.undrain)
         await self._victim.start()
-        await self._cluster.until_settled()
+        await self._cluster.ring.until_settled()
 
     async def die_while_taking_over(self, points: Sequence[str], lost: Server) -> None:
         """Die at each point of taking over from `lost`, which is killed each time, and take over in the end."""
@@ -91,18 +91,18 @@ class Deaths:
             await self._victim.kill()
             await self._victim.spawn({FAILPOINT_VARIABLE: f"{point}:1"})
             await self._victim.wait_ready()
-            await self._cluster.until_settled()
+            await self._cluster.ring.until_settled()
             await lost.kill()
             code = await self._victim.wait_ended(DEATH_SECONDS_MAX)
             assert code == -signal.SIGKILL, f"{point}: exit code {code}"
             self.counts[point] += 1
             await self._victim.start()
-            await self._cluster.until_owns_nothing(lost)
+            await self._cluster.ring.until_given_away(node_id_of(lost.data))
             await lost.start()
-            await self._cluster.until_settled()
+            await self._cluster.ring.until_settled()
 
     async def _die_in_turn(
-        self, points: Sequence[str], lead: Callable[[Server], Awaitable[None]] | None = None
+        self, points: Sequence[str], lead: Callable[[Server], Awaitable[object]] | None = None
     ) -> None:
         await self._victim.kill()
         if lead is not None:

@@ -30,8 +30,8 @@ from pathlib import Path
 
 import trio
 
+from bench.cluster import Site
 from bench.postgres import die_with_parent
-from tests.crash.cluster import Place
 
 VARIABLE = "RINGLOG_TEST_NETWORK"
 """Set in a program that has a network namespace to itself."""
@@ -123,9 +123,9 @@ class Machine:
     link: Cable
     archive: Cable
 
-    def place(self, archive: str) -> Place:
+    def site(self, archive: str) -> Site:
         """Return how an owner runs here; `archive` is how its archive is reached from the hub's loopback."""
-        return Place(
+        return Site(
             archive=archive.replace("127.0.0.1", f"10.78.{self.number}.1"),
             link=f"10.77.{self.number}.2:{4000 + self.number}",
             prefix=("nsenter", f"--net=/proc/{self.pid}/ns/net"),

@@ -7,10 +7,11 @@ import signal
 import trio
 import trio.testing
 
+from bench.cluster import Cluster, node_id_of
 from bench.postgres import PrivatePostgresServer
 from bench.processes import family
 from bench.server import Server
-from tests.crash.cluster import Cluster
+from tests.crash.cluster import change_something
 from tests.fakes.proxy import Cut, CuttingProxy
 
 OUTAGE_SECONDS = (0.0, 2.5)
@@ -66,7 +67,7 @@ class Database:
 
     async def cut_commits(self, cluster: Cluster) -> None:
         """While slots move, lose commits on the way there, or the word that they were done."""
-        await cluster.change_something(self._rng)
+        await change_something(cluster, self._rng)
         for _ in range(CUTS):
             await self._cut(b"COMMIT", self._rng.choice((Cut.REPLY, Cut.REQUEST)))
 
@@ -96,7 +97,7 @@ async def pause_owner(
         try:
             await trio.sleep(seconds)
             if taken_over:
-                await cluster.until_owns_nothing(victim)
+                await cluster.ring.until_given_away(node_id_of(victim.data))
                 # Before it goes on: nobody may be surprised by its end.
                 nursery.start_soon(_end_fenced, victim)
                 await trio.testing.wait_all_tasks_blocked()

@@ -1,13 +1,15 @@
 """What a cluster is put through: one kind of fault after the other, each so many times, under load."""
 
 import random
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
+from bench.cluster import Cluster, node_id_of
 from tests.crash import dying
-from tests.crash.cluster import Cluster
+from tests.crash.cluster import change_something, sharers, until_served
 from tests.crash.crowd import Crowd
 from tests.crash.network import Machine
 from tests.crash.outages import PAUSE_SECONDS, Database, pause_owner
@@ -66,41 +68,41 @@ async def kill(phase: Phase, cluster: Cluster, load: Load) -> None:
         await trio.sleep(rng.uniform(*BETWEEN_SECONDS))
         moving = rng.random() < CHANGE_SHARE
         if moving:
-            await cluster.change_something(rng)
+            await change_something(cluster, rng)
             await trio.sleep(rng.uniform(0, 0.2))
-        victim = rng.choice([*cluster.owners, cluster.edge])
+        victim = rng.choice([*cluster.owners, *cluster.edges])
         await victim.crash()
         began = trio.current_time()
         enough = load.acknowledged + 20
         with trio.fail_after(ANSWER_SECONDS_MAX):
             while load.acknowledged < enough:
                 await trio.sleep(0.01)
-        who = "an edge" if victim is cluster.edge else "an owner"
+        who = "an edge" if victim in cluster.edges else "an owner"
         what = f"killed {who}{' while slots moved' if moving else ''}"
         phase.note(what, trio.current_time() - began, load)
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def change(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
     """Change the ring again and again, while everybody talks."""
     rng = phase.rng
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     for _ in range(phase.rounds):
         began = trio.current_time()
-        sharers = await cluster.sharers()
-        if rng.random() < ROLL_SHARE and len(sharers) > 1:
-            owner = rng.choice(sharers)
+        able = await sharers(cluster)
+        if rng.random() < ROLL_SHARE and len(able) > 1:
+            owner = rng.choice(able)
             await owner.stop()
             await owner.start()
             what = "restarted an owner"
         else:
-            what = await cluster.change_something(rng)
-        await cluster.until_settled()
+            what = await change_something(cluster, rng)
+        await cluster.ring.until_settled()
         phase.note(what, trio.current_time() - began, crowd)
         await trio.sleep_until(began + CHANGE_SECONDS)
     crowd.end_measuring()
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def upset_database(phase: Phase, cluster: Cluster, crowd: Crowd, database: Database) -> None:
@@ -112,26 +114,26 @@ async def upset_database(phase: Phase, cluster: Cluster, crowd: Crowd, database:
         "connections ended": database.end_connections,
         "commits cut while slots move": lambda: database.cut_commits(cluster),
     }
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     names = list(faults)
     for number in range(phase.rounds):
         await trio.sleep(phase.rng.uniform(0, 1))
         # Every fourth round slots move when it happens.
         if number % 4 == 3:
-            await cluster.change_something(phase.rng)
+            await change_something(cluster, phase.rng)
         name = names[number % len(names)]
         await faults[name]()
         seconds = await crowd.until_flowing()
-        await cluster.until_settled()
+        await cluster.ring.until_settled()
         phase.note(f"database: {name}", seconds, crowd)
     crowd.end_measuring()
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def pause(phase: Phase, cluster: Cluster, crowd: Crowd, *, taken_over: bool = False) -> None:
     """Stop an owner in its tracks, longer than the others wait for it, and let it go on."""
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     for _ in range(phase.rounds):
         await trio.sleep(phase.rng.uniform(0, 1))
@@ -140,33 +142,35 @@ async def pause(phase: Phase, cluster: Cluster, crowd: Crowd, *, taken_over: boo
         seconds = phase.rng.uniform(*PAUSE_SECONDS)
         await pause_owner(cluster, victim, seconds, whole=whole, taken_over=taken_over)
         recovered = await crowd.until_flowing()
-        await cluster.until_settled()
+        await cluster.ring.until_settled()
         who = "an owner and its flush process" if whole else "an owner"
         phase.note(f"paused {who}", recovered, crowd)
     crowd.end_measuring()
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def lose(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
     """Kill an owner and remove its disk; others take over, and a new owner takes its place."""
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     for _ in range(phase.rounds):
         await trio.sleep(phase.rng.uniform(0, 1))
         victim = phase.rng.choice(cluster.owners)
-        await cluster.lose(victim)
-        await cluster.until_owns_nothing(victim)
+        lost = node_id_of(victim.data)
+        await victim.kill()
+        await trio.to_thread.run_sync(shutil.rmtree, victim.data)
+        await cluster.ring.until_given_away(lost)
         recovered = await crowd.until_flowing()
         phase.note("lost an owner with its disk", recovered, crowd)
-        await cluster.replace(victim)
-        await cluster.until_settled()
+        await victim.start()
+        await cluster.ring.until_settled()
     crowd.end_measuring()
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def die_taking_over(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
     """Have the one of two owners that is left die at each step of taking over; a round is all of them."""
-    await cluster.until_served()
+    await until_served(cluster)
     survivor, lost = cluster.owners
     for _ in range(phase.rounds):
         deaths = dying.Deaths(cluster, survivor, phase.rng)
@@ -178,7 +182,7 @@ async def die_taking_over(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
         phase.say(
             f"{phase.name} {len(phase.recoveries)} of {phase.rounds}; went on after {seconds:.2f} s"
         )
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def cut(
@@ -192,7 +196,7 @@ async def cut(
         (True, True, "both ways"),
     )
     rounds = [(which, way) for way in ways for which in ("link", "archive")]
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     for number in range(phase.rounds):
         which, (to_owner, from_owner, way) = rounds[number % len(rounds)]
@@ -202,22 +206,22 @@ async def cut(
         if number % 10 == 9:
             seconds, way = LONG_CUT_SECONDS, f"{way}, for long"
         if rng.random() < CHANGE_SHARE:
-            await cluster.change_something(rng)
+            await change_something(cluster, rng)
         cable.cut(to_owner=to_owner, from_owner=from_owner)
         try:
             await trio.sleep(seconds)
         finally:
             cable.heal()
         recovered = await crowd.until_flowing()
-        await cluster.until_settled()
+        await cluster.ring.until_settled()
         phase.note(f"{which} cut {way}", recovered, crowd)
     crowd.end_measuring()
-    await cluster.until_served()
+    await until_served(cluster)
 
 
 async def die(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
     """Have an owner die at each failpoint; a round is all of them."""
-    await cluster.until_served()
+    await until_served(cluster)
     crowd.begin_measuring()
     for _ in range(phase.rounds):
         deaths = dying.Deaths(cluster, phase.rng.choice(cluster.owners), phase.rng)
@@ -236,5 +240,5 @@ async def die(phase: Phase, cluster: Cluster, crowd: Crowd) -> None:
             f"{phase.name} {len(phase.recoveries)} of {phase.rounds}: an owner died at {died} steps in"
             f" {trio.current_time() - began:.0f} s; went on after {seconds:.2f} s"
         )
-        await cluster.until_served()
+        await until_served(cluster)
     crowd.end_measuring()

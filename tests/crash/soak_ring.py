@@ -17,10 +17,11 @@ import trio
 import typer
 
 from bench.checker import Kind
+from bench.cluster import Cluster, ClusterOptions, Site
 from bench.postgres import TEST_SETTINGS, PrivatePostgresServer, open_private_postgres
 from bench.server import end_on_sigterm, sqlite_url
 from tests.crash import network, phases
-from tests.crash.cluster import Cluster, Place, run_clients, run_cluster
+from tests.crash.cluster import run_clients, run_cluster
 from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.outages import Database
 from tests.crash.phases import Phase
@@ -120,22 +121,26 @@ class Soak:
                     await phases.cut(phase, cluster, crowd, machines, self._cut_seconds_max)
 
         owners = 2 if phase.name == "takeover-failpoints" else self._owners
-        places = [Place(url)] * owners
-        edge = Place(url)
-        settings = SETTINGS.get(phase.name)
+        names = [f"owner-{number}" for number in range(owners)]
+        sites: dict[str, Site] = {}
         with ExitStack() as stack:
             if phase.name == "pg-stops":
                 assert postgres is not None
                 proxy = stack.enter_context(open_cutting_proxy(postgres.port))
                 name = url.rpartition("/")[2]
                 database = Database(postgres, name, proxy, phase.rng)
-                edge = Place(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
-                places = [edge] * self._owners
+                behind = Site(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
+                sites = dict.fromkeys((*names, "edge-0"), behind)
             if phase.name == "cuts":
                 assert postgres is not None
                 machines = stack.enter_context(network.open_machines(self._owners))
-                places = [machine.place(url) for machine in machines]
-            return await run_clients(directory, url, places, crowd, disturb, settings, edge)
+                sites = {
+                    name: machine.site(url) for name, machine in zip(names, machines, strict=True)
+                }
+            options = ClusterOptions(
+                directory, url, owners, settings=SETTINGS.get(phase.name, {}), sites=sites
+            )
+            return await run_clients(options, crowd, disturb)
 
     def _conclude(
         self, phase: Phase, archive: str, result: CrashResult, crowd: Crowd | None, seconds: float

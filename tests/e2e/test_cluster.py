@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.crash.cluster import Cluster, run_cluster
+from bench.cluster import Cluster
+from tests.crash.cluster import change_something, run_cluster
 from tests.crash.rounds import CrashResult, Load
 from tests.e2e.under_load import more
 
@@ -25,7 +26,7 @@ async def test_owners_and_edges_that_are_killed_lose_nothing(
         rng = random.Random(1)
         for _ in range(4):
             await more(load, 100)
-            await rng.choice([*cluster.owners, cluster.edge]).crash()
+            await rng.choice([*cluster.owners, *cluster.edges]).crash()
         await more(load, 100)
 
     result = judged(await run_cluster(tmp_path, archive_url, disturb))
@@ -40,9 +41,9 @@ async def test_a_ring_that_changes_under_load_loses_nothing_and_cuts_nobody_off(
         rng = random.Random(2)
         for _ in range(6):
             await more(load, 100)
-            await cluster.change_something(rng)
+            await change_something(cluster, rng)
             await trio.sleep(0.2)
-        await cluster.until_settled()
+        await cluster.ring.until_settled()
         await more(load, 100)
 
     result = judged(await run_cluster(tmp_path, archive_url, disturb, 3))
@@ -57,10 +58,10 @@ async def test_a_ring_that_changes_while_owners_are_killed_loses_nothing(
         rng = random.Random(3)
         for _ in range(4):
             await more(load, 100)
-            await cluster.change_something(rng)
+            await change_something(cluster, rng)
             await trio.sleep(rng.uniform(0, 0.2))
             await rng.choice(cluster.owners).crash()
-        await cluster.until_settled()
+        await cluster.ring.until_settled()
         await more(load, 100)
 
     judged(await run_cluster(tmp_path, archive_url, disturb, 3))
@@ -77,12 +78,12 @@ async def test_an_owner_that_is_told_to_stop_hands_its_sessions_over(
             await more(load, 100)
             await owner.stop()
             with trio.fail_after(5):
-                while "" in (owners := set((await cluster.ring()).owners)):
+                while "" in (owners := set((await cluster.ring.read()).owners)):
                     await trio.sleep(0.05)
             assert len(owners) == len(cluster.owners) - 1
             await more(load, 100)
             await owner.start()
-            ring = await cluster.until_settled()
+            ring = await cluster.ring.until_settled()
             assert len(set(ring.owners)) == len(cluster.owners)
             await trio.sleep(2.5)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.cluster import Cluster
 from storage import FAILPOINTS
 from storage.failpoints import TRANSACTIONS
 from tests.crash import dying
-from tests.crash.cluster import Cluster, run_crowd
+from tests.crash.cluster import run_crowd, until_served
 from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.rounds import CrashResult
 from tests.docs.markdown import read_page, table
@@ -42,7 +43,7 @@ async def test_an_owner_that_dies_at_any_step_of_a_start_or_a_flush_loses_nothin
     async def disturb(cluster: Cluster, crowd: Crowd) -> None:
         deaths = dying.Deaths(cluster, cluster.owners[0], random.Random(1))
         await deaths.die_while_serving(half(dying.STARTING + dying.FLUSHING, archive_url))
-        await cluster.until_served()
+        await until_served(cluster)
         await crowd.until_flowing()
 
     judged(await run_crowd(tmp_path, few(archive_url), disturb))
@@ -57,7 +58,7 @@ async def test_an_owner_that_dies_at_any_step_of_a_handoff_or_a_claim_loses_noth
         await deaths.die_while_leaving(half(dying.LEAVING, archive_url))
         await crowd.until_flowing()
         await deaths.die_while_coming(half(dying.COMING, archive_url))
-        await cluster.until_served()
+        await until_served(cluster)
         await crowd.until_flowing()
 
     judged(await run_crowd(tmp_path, few(archive_url), disturb))
@@ -71,7 +72,7 @@ async def test_an_owner_that_dies_at_any_step_of_taking_over_loses_nothing(
     async def disturb(cluster: Cluster, crowd: Crowd) -> None:
         deaths = dying.Deaths(cluster, cluster.owners[0], random.Random(5))
         await deaths.die_while_taking_over(dying.TAKING_OVER[1::2], cluster.owners[1])
-        await cluster.until_served()
+        await until_served(cluster)
         await crowd.until_flowing()
 
     settings = {"takeover-seconds": "2"}

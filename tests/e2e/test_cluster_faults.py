@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.cluster import Cluster, ClusterOptions, Site
 from bench.postgres import PostgresServer, PrivatePostgresServer
 from tests.crash import network, phases
-from tests.crash.cluster import Cluster, Place, run_clients, run_crowd
+from tests.crash.cluster import run_clients, run_crowd
 from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.outages import Database
 from tests.crash.phases import Phase
@@ -35,7 +36,7 @@ async def test_a_database_that_stops_crashes_and_cuts_commits_ends_no_owner(
     crowd = Crowd(few(url))
     upset = phase("pg-stops", 5)
     with open_cutting_proxy(postgres.port) as proxy:
-        place = Place(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
+        behind = Site(f"postgresql://postgres@127.0.0.1:{proxy.port}/{name}")
         database = Database(postgres, name, proxy, upset.rng)
 
         async def disturb(cluster: Cluster) -> None:
@@ -43,7 +44,8 @@ async def test_a_database_that_stops_crashes_and_cuts_commits_ends_no_owner(
             await phases.upset_database(upset, cluster, crowd, database)
 
         try:
-            result = await run_clients(tmp_path, url, [place] * 2, crowd, disturb, edge=place)
+            sites = dict.fromkeys(("owner-0", "owner-1", "edge-0"), behind)
+            result = await run_clients(ClusterOptions(tmp_path, url, sites=sites), crowd, disturb)
         finally:
             postgres.ensure_running()
     judged(result)

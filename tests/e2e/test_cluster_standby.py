@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.crash.cluster import Cluster, run_crowd
+from bench.cluster import Cluster
+from tests.crash.cluster import run_crowd, until_served
 from tests.crash.crowd import Crowd, CrowdOptions
 from tests.crash.standby import open_pair
 from tests.e2e.test_cluster_deaths import judged
@@ -25,7 +26,7 @@ async def test_a_primary_that_is_lost_takes_nothing_with_it(tmp_path: Path) -> N
                 await crowd.until_flowing()
             await in_thread(pair.fail_over)
             await crowd.until_flowing()
-        await cluster.until_served()
+        await until_served(cluster)
 
     async def in_thread(call: Callable[[], object]) -> None:
         await trio.to_thread.run_sync(lambda: thread.submit(call).result())
