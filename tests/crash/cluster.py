@@ -15,7 +15,7 @@ from bench.server import Server
 from runtime import plan_drain, plan_undrain, plan_weight
 from storage import ACTIVE, DEAD, DRAINED
 from tests.crash.crowd import Crowd, CrowdOptions
-from tests.crash.rounds import SETTINGS, CrashOptions, CrashResult, Load
+from tests.crash.rounds import SETTINGS, CrashResult, Load, moderate
 
 SERVED_SECONDS_MAX = 20.0
 """How long an owner may take to serve what is its own by the archive."""
@@ -93,18 +93,7 @@ async def run_cluster(
     settings: Mapping[str, str] | None = None,
 ) -> CrashResult:
     """Run clients against a cluster while `disturb` does its worst, and judge what they saw."""
-    load = Load(
-        CrashOptions(
-            rounds=0,
-            seed=1,
-            directory=directory,
-            archive=archive,
-            writers=4,
-            readers=1,
-            shared=2,
-        ),
-        lambda _: None,
-    )
+    load = Load(moderate(directory, archive), lambda _: None)
     options = ClusterOptions(directory, archive, owners, settings=settings or {})
     return await run_clients(options, load, lambda cluster: disturb(cluster, load))
 

@@ -86,20 +86,12 @@ class Deaths:
         await self._cluster.ring.until_settled()
 
     async def die_while_taking_over(self, points: Sequence[str], lost: Server) -> None:
-        """Die at each point of taking over from `lost`, which is killed each time, and take over in the end."""
-        for point in points:
-            await self._victim.kill()
-            await self._victim.spawn({FAILPOINT_VARIABLE: f"{point}:1"})
-            await self._victim.wait_ready()
-            await self._cluster.ring.until_settled()
-            await lost.kill()
-            code = await self._victim.wait_ended(DEATH_SECONDS_MAX)
-            assert code == -signal.SIGKILL, f"{point}: exit code {code}"
-            self.counts[point] += 1
-            await self._victim.start()
-            await self._cluster.ring.until_given_away(node_id_of(lost.data))
-            await lost.start()
-            await self._cluster.ring.until_settled()
+        """Die at each point of taking over from `lost`, which goes on after each start, and take over in the end."""
+        await self._die_in_turn(points, lambda _: lost.kill())
+        await self._victim.start()
+        await self._cluster.ring.until_given_away(node_id_of(lost.data))
+        await lost.start()
+        await self._cluster.ring.until_settled()
 
     async def _die_in_turn(
         self, points: Sequence[str], lead: Callable[[Server], Awaitable[object]] | None = None

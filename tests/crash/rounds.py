@@ -25,7 +25,7 @@ import trio
 from bench.archived import read_archived
 from bench.channel import user_url
 from bench.checker import Findings, Kind, Replayed, SessionHistory, TailHistory
-from bench.client import Client
+from bench.client import Client, Habits
 from bench.connection import open_connection
 from bench.protocol import Join, Joined, Message
 from bench.server import Server, ServerOptions, open_server
@@ -71,9 +71,30 @@ class CrashOptions:
     readers: int = 2
     shared: int = 4
     window: int = 8
+    rest_seconds: float = 0.0
+    """How long each writer sends nothing after an acknowledgement."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Options of the server, over `SETTINGS`."""
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def moderate(directory: Path, archive: str) -> CrashOptions:
+    """Return a load for what is about one disturbance after another, and not about how much is written meanwhile.
+
+    More than a third of the time each writer waits for an answer. They write a quarter of what they could: it is all
+    replayed and compared in the end.
+    """
+    return CrashOptions(
+        rounds=0,
+        seed=1,
+        directory=directory,
+        archive=archive,
+        writers=4,
+        readers=1,
+        shared=2,
+        window=3,
+        rest_seconds=0.01,
+    )
 
 
 @dataclass(slots=True)
@@ -187,6 +208,7 @@ class Load:
             self.result.findings,
             deliveries=supply,
             deliveries_max=len(shared) + 1,
+            habits=Habits(rest_seconds=self._options.rest_seconds),
             jitter=rng,
         )
 

@@ -87,7 +87,7 @@ async def test_commits_whose_requests_or_replies_are_lost_leave_no_hole_and_no_d
 
         async def disturb(server: Server, load: Load) -> None:
             await server.start()
-            for cuts in range(1, 13):
+            for cuts in range(1, 9):
                 await more(load)
                 proxy.cut = Cut.REPLY if cuts % 3 else Cut.REQUEST
                 await until(lambda: proxy.cuts == cuts)  # noqa: B023 - waited for here

@@ -17,6 +17,9 @@ from tests.e2e.under_load import more
 pytestmark = pytest.mark.postgres
 
 
+SETTINGS = {"takeover-seconds": "4"}
+
+
 @pytest.mark.timeout(120)
 async def test_owners_that_are_lost_with_their_disks_lose_nothing(
     tmp_path: Path, postgres_url: str
@@ -33,7 +36,7 @@ async def test_owners_that_are_lost_with_their_disks_lose_nothing(
             assert node_id_of(owner.data) != lost
             await cluster.ring.until_settled()
 
-    judged(await run_cluster(tmp_path, postgres_url, disturb, 3))
+    judged(await run_cluster(tmp_path, postgres_url, disturb, 3, SETTINGS))
 
 
 @pytest.mark.timeout(120)
@@ -54,4 +57,4 @@ async def test_an_owner_that_is_paused_for_too_long_is_taken_over_from_and_says_
             assert paused in ring.owners
             await more(load, 100)
 
-    judged(await run_cluster(tmp_path, postgres_url, disturb, 3))
+    judged(await run_cluster(tmp_path, postgres_url, disturb, 3, SETTINGS))

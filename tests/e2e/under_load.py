@@ -3,13 +3,14 @@
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
 from bench.processes import family
 from bench.server import Server
-from tests.crash.rounds import CrashOptions, CrashResult, Disturb, Load, run_crash
+from tests.crash.rounds import CrashResult, Disturb, Load, moderate, run_crash
 
 WAIT_SECONDS_MAX = 20.0
 
@@ -26,17 +27,8 @@ async def run_under_load(
     environment: Mapping[str, str] | None = None,
 ) -> CrashResult:
     """Run clients against a server while `disturb` does its worst; nothing may be wrong."""
-    options = CrashOptions(
-        rounds=0,
-        seed=1,
-        directory=directory,
-        archive=archive,
-        writers=4,
-        readers=1,
-        shared=2,
-        settings=settings or {},
-        environment=environment or {},
-    )
+    options = moderate(directory, archive)
+    options = replace(options, settings=settings or {}, environment=environment or {})
     result = await run_crash(options, disturb=disturb)
     assert result.findings.ok, result.findings.examples
     assert 100 < result.acknowledged <= result.replayed == result.archived
