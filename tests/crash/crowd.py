@@ -210,6 +210,8 @@ class Crowd:
         self.result = CrashResult()
         self.acknowledged = 0
         """Messages that were acknowledged so far."""
+        self.pauses: list[float] = []
+        """The longest wait of each session in each round."""
         self.waits: list[float] = []
         """The longest wait of each session while it was measured, ascending."""
         self.rate = 0.0
@@ -235,10 +237,11 @@ class Crowd:
     def recent_wait(self) -> float:
         """Return the longest wait of any session since this was last asked."""
         now = trio.current_time()
-        longest = max(max(talk.recent_wait, talk.waits_until(now)) for talk in self.talks)
+        longest = [max(talk.recent_wait, talk.waits_until(now)) for talk in self.talks]
         for talk in self.talks:
             talk.recent_wait = 0.0
-        return longest
+        self.pauses += longest
+        return max(longest)
 
     def end_measuring(self) -> None:
         """Note what was measured: what still waits counts with how long it did until now."""

@@ -16,8 +16,8 @@ from tests.e2e.test_cluster_deaths import judged
 
 pytestmark = pytest.mark.postgres
 
-FAILOVERS = 3
-"""Each server is lost once, and one of them again after it came back as a standby."""
+FAILOVERS = 5
+"""Each server is lost, and again after it came back as a standby."""
 
 
 @pytest.mark.timeout(300)
