@@ -207,7 +207,7 @@ def export(
             )
             page = remote.read(read_page, answer)
             lines = [bytes(line) for line in page.data]
-            after = _check_no_hole(lines, after)
+            after = check_no_hole(lines, after)
             stream.writelines(line + b"\n" for line in lines)
             count += len(lines)
             more = page.has_more and bool(page.data)
@@ -326,7 +326,7 @@ def _say_nothing(_: str) -> None:
     """Keep stderr for errors alone, where a program reads."""
 
 
-def _check_no_hole(lines: Iterable[bytes], after: int) -> int:
+def check_no_hole(lines: Iterable[bytes], after: int) -> int:
     """Return the last seq; every line must be the next one, as the server promises."""
     from edge.cli.transcript import span_of
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.cli.failure import CommandError
+from edge.cli.session import check_no_hole
 from tests.edge.cli.conftest import Ringlog
 from tests.edge.server_process import ROOT, ServerProcess
 
@@ -21,6 +23,17 @@ def test_a_session_is_made_written_shown_listed_and_followed(talk: Ringlog) -> N
     assert isinstance(listed, list)
     assert "round" in [row["id"] for row in listed]
     assert talk("session", "tail", "round").out.endswith(" alice: hello\n")
+
+
+def test_an_export_goes_on_behind_what_a_gap_leaves_out() -> None:
+    gap = b'{"type":"gap","session":"s","from":4,"to":9,"reason":"lost"}'
+    message = b'{"type":"message","seq":10,"sender":"a","kind":"text","content":1,"at":""}'
+    # Up to 5 was exported before: 4 and 5 are lost since.
+    for after in (3, 5, 8):
+        assert check_no_hole([gap, message], after) == 10
+    for after in (2, 9):
+        with pytest.raises(CommandError):
+            check_no_hole([gap, message], after)
 
 
 def test_a_resend_with_the_same_client_id_is_stored_once(talk: Ringlog) -> None:
