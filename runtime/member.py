@@ -271,11 +271,16 @@ class Member:
                 if self._watch.ring is ring:
                     await self._watch.wait_changed()
 
-    async def _note(self, slots: frozenset[int]) -> None:
-        """Note what this node may own, before it does."""
+    async def _note(self, slots: frozenset[int]) -> bool:
+        """Note what this node may own, before it does; return False if the disk does not take it now."""
         if slots != self._noted:
-            await self._ask(self._file.write, slots)
+            try:
+                await self._ask(self._file.write, slots)
+            except OSError as error:
+                self.stuck = f"{self._file.path} cannot be written: {error}"
+                return False
             self._noted = slots
+        return True
 
     def _check_noted(self, slots: Sequence[int]) -> None:
         """Raise `RingRestoredError` if not all of what the archive says is this node's was claimed by it."""
@@ -297,7 +302,9 @@ class Member:
             self._slots.begin(actions.begin)
             failpoint("serve.begun")
         elif actions.claim:
-            await self._note(slots_of(ring, self._node_id).union(actions.claim))
+            if not await self._note(slots_of(ring, self._node_id).union(actions.claim)):
+                await trio.sleep(RETRY_SECONDS)
+                return False
             await self._ask(
                 self._archive.claim_slots, self._node_id, self._node.epoch, actions.claim
             )

@@ -1,8 +1,10 @@
 """What a node remembers of its slots, when the archive says something else."""
 
+import errno
 from pathlib import Path
 
 import pytest
+import trio
 
 from runtime.slotsfile import SlotsFile
 from storage import Archive, CorruptLogError, RingRestoredError
@@ -56,3 +58,26 @@ async def test_a_claim_that_was_not_made_does_no_harm(tmp_path: Path, archive: A
     SlotsFile(tmp_path / "node-0").write(set(range(SLOTS)))
     async with open_members(tmp_path, archive, 2):
         pass
+
+
+async def test_a_disk_that_takes_no_note_keeps_a_node_from_claiming_and_ends_nothing(
+    tmp_path: Path, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "told to be full")
+
+    async with open_members(tmp_path, archive, 1) as [first]:
+        with monkeypatch.context() as patched:
+            patched.setattr(SlotsFile, "write", refuse)
+            (tmp_path / "node-1").mkdir()
+            async with open_member(tmp_path / "node-1", archive) as second:
+                member = second.cluster.member
+                assert member is not None
+                with trio.fail_after(20):
+                    while member.stuck is None:
+                        await trio.sleep(0.02)
+                assert "told to be full" in member.stuck
+                assert member.slots_served == 0
+                patched.undo()
+                await until_settled(archive, [first, second])
+                assert member.slots_served > 0
