@@ -39,7 +39,6 @@ from storage.rows import RowsRefusedError, RowWriter
 
 T = TypeVar("T")
 
-
 PAGE_BYTES_MAX = 8 * 2**20
 """Bytes of bodies in one page unless told otherwise: what a reader takes into memory."""
 

@@ -22,7 +22,7 @@ from tests.storage.logs import record
 
 NODES = ("node-a", "node-b")
 SLOTS = 4
-CALLS = 1_200
+CALLS = 2_000
 
 Call = tuple[str, tuple[Any, ...]]
 
