@@ -31,6 +31,7 @@ STARTUP_CODES = {
     "durability_mismatch",
     # Between owners.
     "node_returned",
+    "ring_restored",
     "ring_size",
 }
 
