@@ -38,8 +38,11 @@ def first_answers(waits: Waits, sessions: Collection[str], after: float) -> list
 
 
 def histogram_of(seconds: Iterable[float]) -> Histogram:
-    """Return waits as reports carry them, in microseconds."""
+    """Return waits as reports carry them, in whole microseconds.
+
+    Cut off and not rounded, as every load counts: one wait is one number wherever it is told.
+    """
     histogram = Histogram()
     for each in seconds:
-        histogram.record(round(each * 1e6))
+        histogram.record(int(each * 1e6))
     return histogram
