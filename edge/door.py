@@ -43,34 +43,43 @@ class Door:
         self._limits = limits
         self._held: dict[trio.SocketStream, None] = {}
         self._scope = trio.CancelScope()
+        self._ended = trio.Event()
 
     async def keep(self) -> None:
         """Hold what comes, until the door is opened."""
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                while True:
-                    try:
-                        stream = await self._listener.accept()
-                    except OSError:  # no descriptor is left, perhaps: as trio does where it serves
-                        await trio.sleep(LOOK_SECONDS)
-                        continue
-                    self._held[stream] = None
-                    nursery.start_soon(self._receive, stream)
-                    if len(self._held) > HELD_MAX:
-                        oldest = next(iter(self._held))
-                        del self._held[oldest]
-                        await trio.aclose_forcefully(oldest)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    await self._accept(nursery)
+        finally:
+            self._ended.set()
 
-    def open(self) -> list[trio.SocketStream]:
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except OSError:  # no descriptor is left, perhaps: as trio does where it serves
+                await trio.sleep(LOOK_SECONDS)
+                continue
+            self._held[stream] = None
+            nursery.start_soon(self._receive, stream)
+            if len(self._held) > HELD_MAX:
+                oldest = next(iter(self._held))
+                del self._held[oldest]
+                await trio.aclose_forcefully(oldest)
+
+    async def open(self) -> list[trio.SocketStream]:
         """Hold nobody any more; return who waited, with nothing read."""
+        self._scope.cancel()
+        # One may have been accepted in this very moment: it is among those who wait only when `keep` has run.
+        await self._ended.wait()
         held = list(self._held)
         self._held.clear()
-        self._scope.cancel()
         return held
 
     async def close(self) -> None:
         """Send everybody away: the server does not come to serve."""
-        for stream in self.open():
+        for stream in await self.open():
             await trio.aclose_forcefully(stream)
 
     async def _receive(self, stream: trio.SocketStream) -> None:

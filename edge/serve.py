@@ -200,7 +200,7 @@ class Server:
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
                 if node is not None:
                     tasks.start_soon(Watch(node).run)
-                held = self._door.open()
+                held = await self._door.open()
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 for stream in held:
                     connections.start_soon(serve_accepted, acceptor, stream)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from edge import door as door_module
 from edge.acceptor import open_listener
@@ -54,7 +55,7 @@ async def test_probes_are_answered_with_the_reason() -> None:
         async with open_http(port) as http:
             alive = await http.get("/healthz")
         assert (alive.status, alive.json()) == (200, {"status": "ok"})
-        assert door.open() == []
+        assert await door.open() == []
 
 
 async def test_who_comes_with_anything_else_waits_and_is_handed_over_unread() -> None:
@@ -64,7 +65,7 @@ async def test_who_comes_with_anything_else_waits_and_is_handed_over_unread() ->
         await stream.send_all(HEAD)
         await until_held(door, 2)
         await trio.sleep(0.05)
-        held = door.open()
+        held = await door.open()
         heads = []
         for each in held:
             with trio.move_on_after(0.2):
@@ -72,6 +73,30 @@ async def test_who_comes_with_anything_else_waits_and_is_handed_over_unread() ->
         assert heads == [HEAD]
         for each in (stream, silent, *held):
             await trio.aclose_forcefully(each)
+
+
+async def test_who_comes_in_the_moment_in_which_it_opens_is_handed_over_too() -> None:
+    # Whether the door or this task runs first once the connection is there is up to trio, which draws lots.
+    for _ in range(20):
+        async with a_door() as (door, port):
+            await trio.testing.wait_all_tasks_blocked()
+            with socket.create_connection(("127.0.0.1", port)):
+                await trio.lowlevel.checkpoint()
+                held = await door.open()
+                async with await trio.open_tcp_stream("127.0.0.1", port):
+                    held += await _accepted(door)
+                assert len(held) == 2
+            for each in held:
+                await trio.aclose_forcefully(each)
+
+
+async def _accepted(door: Door) -> list[trio.SocketStream]:
+    """What the listener has for whoever serves after the door: up to the one that was made last."""
+    streams: list[trio.SocketStream] = []
+    with trio.move_on_after(0.05):
+        while True:
+            streams.append(await door._listener.accept())
+    return streams
 
 
 async def test_a_probe_that_comes_in_pieces_is_a_probe() -> None:
