@@ -12,8 +12,17 @@ Nothing here escapes anything: ids come from an alphabet that needs no escaping 
 import msgspec
 from fastcrc import crc64
 
+from runtime.dispatch import decode_dispatch, dispatch_record
 from runtime.identifiers import format_time, parse_time
-from storage import MessageRecord, ReadRecord, Record, RecordType, SessionRecord, StoredRecord
+from storage import (
+    ChunkRecord,
+    MessageRecord,
+    ReadRecord,
+    Record,
+    RecordType,
+    SessionRecord,
+    StoredRecord,
+)
 
 _SIGNED_64_MAX = (1 << 63) - 1
 
@@ -56,6 +65,14 @@ class _ReadBody(msgspec.Struct):
     at: str
 
 
+class _ChunkBody(msgspec.Struct):
+    session: str
+    dispatch: str
+    attempt: int
+    n: int
+    at: str
+
+
 class _SessionBody(msgspec.Struct):
     id: str
     user_id: str
@@ -70,6 +87,7 @@ class _SessionBody(msgspec.Struct):
 
 _decode_message = msgspec.json.Decoder(_MessageBody).decode
 _decode_read = msgspec.json.Decoder(_ReadBody).decode
+_decode_chunk = msgspec.json.Decoder(_ChunkBody).decode
 _decode_session = msgspec.json.Decoder(_SessionBody).decode
 _encode = msgspec.json.encode
 
@@ -114,6 +132,15 @@ def encode_read(session: str, user_id: str, seq: int, at: bytes) -> bytes:
         seq,
         at,
     )
+
+
+def encode_chunk(
+    session: str, dispatch: str, attempt: int, number: int, at: bytes, chunk: bytes
+) -> bytes:
+    """Return the frame that shows clients a piece of an answer: one line of JSON."""
+    return (
+        b'{"type":"chunk","session":"%b","dispatch":"%b","attempt":%d,"n":%d,"at":"%b","chunk":%b}'
+    ) % (session.encode(), dispatch.encode(), attempt, number, at, chunk)
 
 
 def make_session(  # noqa: PLR0913
@@ -217,6 +244,19 @@ def decode_record(stored: StoredRecord) -> Record:
         )
     if stored.type == RecordType.SESSION:
         return session_record(workspace, decode_session(body))
+    if stored.type == RecordType.DISPATCH:
+        return dispatch_record(workspace, decode_dispatch(body), body)
+    if stored.type == RecordType.CHUNK:
+        chunk = _decode_chunk(body)
+        return ChunkRecord(
+            workspace,
+            chunk.session,
+            chunk.dispatch,
+            chunk.attempt,
+            chunk.n,
+            parse_time(chunk.at),
+            body,
+        )
     raise ValueError(
         f"record {stored.lsn} has type {stored.type}, which this version does not know"
     )

@@ -11,6 +11,7 @@ from storage.batches import REPLICATED
 from storage.commitlog import CommitLog, LogOptions, LogStatistics
 from storage.dialect import RingNotices
 from storage.directory import Directory, RealDirectory, lock_holder, make_directory
+from storage.dispatches import StoredDispatch
 from storage.errors import (
     ArchiveBehindLogError,
     ArchiveConflictError,
@@ -61,6 +62,8 @@ from storage.membership import (
 )
 from storage.ownership import NodeState, Ownership
 from storage.record import (
+    ChunkRecord,
+    DispatchRecord,
     MessageRecord,
     ReadRecord,
     Record,
@@ -94,12 +97,14 @@ __all__ = [
     "ArchiveStatistics",
     "ArchiveTooNewError",
     "ArchiveUnavailableError",
+    "ChunkRecord",
     "CommitLog",
     "CorruptLogError",
     "CursorMismatchError",
     "Damage",
     "Directory",
     "DirectoryLockedError",
+    "DispatchRecord",
     "DumpedFrame",
     "DurabilityMismatchError",
     "FencedError",
@@ -142,6 +147,7 @@ __all__ = [
     "SessionSnapshot",
     "StorageError",
     "StorageFullError",
+    "StoredDispatch",
     "StoredRecord",
     "arm_failpoint",
     "check_log",

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from storage import batches, history, keys, losses, membership, ownership
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect, RingNotices
+from storage.dispatches import DispatchReader
 from storage.errors import (
     ArchiveUnavailableError,
     CorruptLogError,
@@ -70,6 +71,8 @@ class Archive:
         self._rows = RowWriter(dialect)
         self._history = History(dialect)
         self._mark = losses.prepare_mark(dialect.rows_sql)
+        self.dispatches = DispatchReader(self._read)
+        """Calls to agents."""
         self._membership = Membership(
             dialect.rows_sql, dialect.joined_slots_sql, dialect.notify_sql
         )

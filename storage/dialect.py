@@ -70,6 +70,9 @@ class Dialect(Protocol):
     reads_sql: str
     """Aggregates of rows `r` as the JSON object of user to seq."""
 
+    dispatches_sql: str
+    """Aggregates of rows `d` as the JSON array of (dispatch, body)."""
+
     page_sql: str
     """Aggregates of rows (seq, body): seqs and lengths joined by commas, bodies by nothing."""
 

@@ -29,6 +29,7 @@ Recent = tuple[str, str, int, str, int]
 
 _recent_decoder = msgspec.json.Decoder(list[tuple[str, str | None, int, str, int]])
 _reads_decoder = msgspec.json.Decoder(dict[str, int])
+_dispatches_decoder = msgspec.json.Decoder(list[tuple[str, str]])
 _members_decoder = msgspec.json.Decoder(tuple[str, ...])
 
 # Each half is limited by itself: neither database would stop early in a union that it has to sort.
@@ -71,7 +72,9 @@ _SESSIONS = """
            s.version, s.body,
            (SELECT {recent} FROM ({rows}) AS m) AS recent,
            (SELECT {reads} FROM read_cursors AS r
-            WHERE r.workspace = s.workspace AND r.session = s.session) AS reads
+            WHERE r.workspace = s.workspace AND r.session = s.session) AS reads,
+           (SELECT {dispatches} FROM dispatches AS d
+            WHERE d.workspace = s.workspace AND d.session = s.session AND d.is_open = 1) AS dispatches
     FROM (SELECT coalesce((SELECT lsn FROM flush_cursors WHERE node_id = :node_id), 0) AS lsn)
          AS flushed
     LEFT JOIN (
@@ -105,13 +108,15 @@ _KEYS = """
 class SessionSnapshot(msgspec.Struct, frozen=True):
     """What the archive knows of a session.
 
-    `recent` holds the messages with a `client_id` among the last ones, ascending by seq.
+    `recent` holds the messages with a `client_id` among the last ones, ascending by seq; `dispatches` those that are
+    open, oldest first.
     """
 
     record: SessionRecord
     head_seq: int
     recent: list[Recent]
     reads: dict[str, int]
+    dispatches: tuple[bytes, ...] = ()
 
 
 class History:
@@ -122,6 +127,7 @@ class History:
             _SESSIONS.format(
                 recent=dialect.recent_sql,
                 reads=dialect.reads_sql,
+                dispatches=dialect.dispatches_sql,
                 asked=dialect.rows_sql,
                 rows=_ROWS.format(
                     columns=_RECENT_COLUMNS,
@@ -307,7 +313,13 @@ def _snapshot(row: Row[Any], dedup_limit: int) -> SessionSnapshot:
             if client_id is not None
         ],
         reads={} if row.reads is None else _reads_decoder.decode(row.reads),
+        dispatches=() if row.dispatches is None else _open_dispatches(row.dispatches),
     )
+
+
+def _open_dispatches(joined: str) -> tuple[bytes, ...]:
+    # Their ids are in order of time.
+    return tuple(body.encode() for _, body in sorted(_dispatches_decoder.decode(joined)))
 
 
 def _session_record(row: Row[Any]) -> SessionRecord:

@@ -179,6 +179,7 @@ class PostgresDialect:
         "CAST(json_agg(json_build_array(m.sender, m.client_id, m.seq, m.id, m.digest)) AS text)"
     )
     reads_sql = "CAST(json_object_agg(r.user_id, r.seq) AS text)"
+    dispatches_sql = "CAST(json_agg(json_build_array(d.dispatch, d.body)) AS text)"
     page_sql = (
         "string_agg(CAST(seq AS text), ',' ORDER BY seq),"
         " string_agg(CAST(length(body) AS text), ',' ORDER BY seq),"

@@ -73,7 +73,40 @@ class SessionRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordTyp
     body: bytes
 
 
-Record = MessageRecord | ReadRecord | SessionRecord
+class DispatchRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordType.DISPATCH)):
+    """The whole state of one call to an agent after a change; `version` counts the changes from 1.
+
+    `is_open` tells whether anything is still to come of it.
+    """
+
+    workspace: str
+    session: str
+    dispatch: str
+    agent: str
+    state: str
+    is_open: bool
+    created_at_ms: int
+    updated_at_ms: int
+    version: int
+    body: bytes
+
+
+class ChunkRecord(msgspec.Struct, gc=False, array_like=True, tag=int(RecordType.CHUNK)):
+    """A piece of an answer: `place` counts from 1 within an attempt, with no gaps.
+
+    Kept until its dispatch is closed: what it was a piece of is a message then.
+    """
+
+    workspace: str
+    session: str
+    dispatch: str
+    attempt: int
+    place: int
+    at_ms: int
+    body: bytes
+
+
+Record = MessageRecord | ReadRecord | SessionRecord | DispatchRecord | ChunkRecord
 
 
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ its seq. That takes savepoints, which cost every flush two round trips: so a bat
 without them first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -19,10 +19,18 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
 from storage.dialect import Dialect, Fault
+from storage.dispatches import DispatchWriter
 from storage.errors import ArchiveConflictError
-from storage.record import MessageRecord, ReadRecord, Record, SessionRecord
+from storage.record import (
+    ChunkRecord,
+    DispatchRecord,
+    MessageRecord,
+    ReadRecord,
+    Record,
+    SessionRecord,
+)
 
-R = TypeVar("R", MessageRecord, ReadRecord, SessionRecord)
+R = TypeVar("R", MessageRecord, ReadRecord, SessionRecord, DispatchRecord, ChunkRecord)
 
 ERROR_CHARS_MAX = 500
 """How much of the database's own words a dead letter keeps: enough to find the reason."""
@@ -60,7 +68,7 @@ _ERASE = f"""
         WHERE s.state = 'deleted' AND (s.workspace, s.session) IN ({_KEYS}))
 """  # noqa: S608 - constants
 
-_ERASED_TABLES = ("messages", "read_cursors", "dead_letters")
+_ERASED_TABLES = ("messages", "read_cursors", "dispatches", "chunks", "dead_letters")
 
 _WRITE_READS = """
     INSERT INTO read_cursors (workspace, session, user_id, seq)
@@ -99,6 +107,7 @@ class RowWriter:
         self._add_members = self._prepare(_ADD_MEMBERS)
         self._erase = [self._prepare(_ERASE, table=table) for table in _ERASED_TABLES]
         self._write_reads = self._prepare(_WRITE_READS)
+        self._dispatches = DispatchWriter(dialect)
 
     def write(self, connection: Connection, records: Sequence[Record]) -> None:
         """Apply a batch of rows that are all new and all accepted.
@@ -113,6 +122,10 @@ class RowWriter:
                 self._dialect.insert_messages(connection, batch.messages)
             if batch.reads:
                 self._put_reads(connection, batch.reads)
+            if batch.chunks:
+                self._dispatches.put_chunks(connection, batch.chunks)
+            if batch.dispatches:
+                self._dispatches.put_dispatches(connection, batch.dispatches)
             if batch.sessions:
                 self._put_sessions(connection, batch.sessions)
         except (DBAPIError, UnicodeError) as error:
@@ -130,6 +143,8 @@ class RowWriter:
         batch = _sort(records)
         self._apply(connection, batch.messages, self._dialect.merge_messages)
         self._apply(connection, batch.reads, self._put_reads)
+        self._apply(connection, batch.chunks, self._dispatches.put_chunks)
+        self._apply(connection, batch.dispatches, self._dispatches.put_dispatches)
         self._apply(connection, batch.sessions, self._put_sessions)
 
     def _apply(
@@ -206,11 +221,14 @@ class RowWriter:
 class _Batch(NamedTuple):
     """A batch by kind, in the order of writing.
 
-    Sessions come last, so that a deleted one takes with it what came before.
+    Dispatches come after chunks, so that a closed one takes its own with it; sessions come last, so that a deleted
+    one takes with it what came before.
     """
 
     messages: Sequence[MessageRecord]
     reads: Sequence[ReadRecord]
+    chunks: Sequence[ChunkRecord]
+    dispatches: Sequence[DispatchRecord]
     sessions: Sequence[SessionRecord]
 
 
@@ -220,6 +238,8 @@ def _sort(records: Sequence[Record]) -> _Batch:
     # refuses to change a row twice in one statement.
     reads: dict[tuple[str, str, str], ReadRecord] = {}
     sessions: dict[tuple[str, str], SessionRecord] = {}
+    dispatches: dict[tuple[str, str, str], DispatchRecord] = {}
+    chunks: list[ChunkRecord] = []
     if len(messages) < len(records):
         for record in records:
             if type(record) is ReadRecord:
@@ -230,7 +250,29 @@ def _sort(records: Sequence[Record]) -> _Batch:
                 key = (record.workspace, record.session)
                 if key not in sessions or sessions[key].version < record.version:
                     sessions[key] = record
-    return _Batch(messages, list(reads.values()), list(sessions.values()))
+            elif type(record) is DispatchRecord:
+                call = (record.workspace, record.session, record.dispatch)
+                if call not in dispatches or dispatches[call].version < record.version:
+                    dispatches[call] = record
+            elif type(record) is ChunkRecord:
+                chunks.append(record)
+    if chunks and dispatches:
+        # An answer that came and ended within one flush leaves no chunk behind.
+        chunks = [each for each in chunks if _may_grow(each, dispatches)]
+    return _Batch(
+        messages,
+        list(reads.values()),
+        chunks,
+        list(dispatches.values()),
+        list(sessions.values()),
+    )
+
+
+def _may_grow(
+    chunk: ChunkRecord, dispatches: Mapping[tuple[str, str, str], DispatchRecord]
+) -> bool:
+    dispatch = dispatches.get((chunk.workspace, chunk.session, chunk.dispatch))
+    return dispatch is None or dispatch.is_open
 
 
 def _dead_letter(record: Record) -> dict[str, object]:
@@ -266,4 +308,18 @@ def _dead_letter(record: Record) -> dict[str, object]:
                 "seq": record.version,
                 "sender": record.user_id,
                 "at_ms": record.updated_at_ms,
+            }
+        case DispatchRecord():
+            return row | {
+                "table_name": "dispatches",
+                "seq": record.version,
+                "sender": record.dispatch,
+                "at_ms": record.updated_at_ms,
+            }
+        case ChunkRecord():
+            return row | {
+                "table_name": "chunks",
+                "seq": record.place,
+                "sender": f"{record.dispatch} {record.attempt}",
+                "at_ms": record.at_ms,
             }

@@ -13,6 +13,8 @@ Invariants:
 * `log_batches` holds what was acknowledged as `replicated` and is not flushed yet, batch by batch.
 * A slot's row names its one owner: who gives out seqs in the slot's sessions. `nodes` and `slots` change
   with the ring's version (in `cluster`), heartbeats apart.
+* `chunks` holds the pieces of answers that are still being given: they go in the transaction that closes their
+  dispatch.
 * `session_members` is derived from `sessions` (its owner and its `members`), for listing by user.
 
 Text is compared byte by byte (`COLLATE "C"`), so that both databases order ids as Python does.
@@ -39,7 +41,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The migration that these tables belong to: the newest one in `storage/migrations/versions`."""
 
 metadata = MetaData()
@@ -195,15 +197,58 @@ read_cursors = Table(
     sqlite_with_rowid=False,
 )
 
+dispatches = Table(
+    "dispatches",
+    metadata,
+    Column("workspace", name_type, nullable=False),
+    Column("session", name_type, nullable=False),
+    Column("dispatch", name_type, nullable=False),
+    Column("agent", name_type, nullable=False),
+    Column("state", Text, nullable=False),
+    # 1 while anything is still to come of it.
+    Column("is_open", integer_type, nullable=False),
+    Column("created_at_ms", integer_type, nullable=False),
+    Column("updated_at_ms", integer_type, nullable=False),
+    Column("version", integer_type, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("workspace", "session", "dispatch"),
+    sqlite_strict=True,
+)
+# Ids are in order of time.
+Index("dispatches_by_agent", dispatches.c.workspace, dispatches.c.agent, dispatches.c.dispatch)
+Index("dispatches_by_id", dispatches.c.dispatch)
+Index(
+    "dispatches_open",
+    dispatches.c.workspace,
+    dispatches.c.session,
+    sqlite_where=dispatches.c.is_open == 1,
+    postgresql_where=dispatches.c.is_open == 1,
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("workspace", name_type, nullable=False),
+    Column("session", name_type, nullable=False),
+    Column("dispatch", name_type, nullable=False),
+    Column("attempt", integer_type, nullable=False),
+    Column("place", integer_type, nullable=False),
+    Column("at_ms", integer_type, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("workspace", "session", "dispatch", "attempt", "place"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
 dead_letters = Table(
     "dead_letters",
     metadata,
     Column("table_name", name_type, nullable=False),
     Column("workspace", name_type, nullable=False),
     Column("session", name_type, nullable=False),
-    # A message's seq; a session's version; a read cursor's seq.
+    # A message's seq; a session's version; a read cursor's seq; a dispatch's version; a chunk's place.
     Column("seq", integer_type, nullable=False),
-    # A message's sender; a session's owner; a read cursor's user.
+    # A message's sender; a session's owner; a read cursor's user; a dispatch; a chunk's dispatch and attempt.
     Column("sender", name_type, nullable=False),
     Column("id", name_type, nullable=False),
     Column("client_id", name_type),

@@ -77,6 +77,7 @@ class SqliteDialect:
     elements_sql = "json_each(s.members)"
     recent_sql = "json_group_array(json_array(m.sender, m.client_id, m.seq, m.id, m.digest))"
     reads_sql = "json_group_object(r.user_id, r.seq)"
+    dispatches_sql = "json_group_array(json_array(d.dispatch, d.body))"
     page_sql = "group_concat(seq), group_concat(length(body)), CAST(group_concat(body, '') AS BLOB)"
     joined_slots_sql = "group_concat(slot)"
     joined_sessions_sql = "group_concat(workspace || ' ' || session, char(10))"
