@@ -225,9 +225,8 @@ class Client:
                 case Auth():
                     self._reauthenticate(request)
                 case Stop():
-                    self.refused(
-                        request.ref, EdgeError("not_built", "there are no agents to stop yet")
-                    )
+                    assert server is not None
+                    self._stop(request, server)
         except LogPoisonedError:
             raise
         except (SessionError, StorageError, EdgeError) as error:
@@ -295,6 +294,11 @@ class Client:
         self.principal.require("write")
         user_id = acting_user(self.principal, request.user_id, field="user_id")
         server.mark_read(user_id, request.seq, self, request.ref)
+
+    def _stop(self, request: Stop, server: Served) -> None:
+        check_sees(self.principal, server.info)
+        self.principal.require("write")
+        server.stop(self, request.ref)
 
     def _leave(self, request: Leave) -> None:
         tail = self._tails.pop(request.session, None)
@@ -448,6 +452,10 @@ class Client:
             return False
         transport.write_text(body)
         return True
+
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:  # noqa: ARG002
+        """Take a frame of an answer for the peer, like a message."""
+        return self.deliver(tail, frame)
 
     def page_delivered(self) -> None:
         """Send what a page of a replay brought."""

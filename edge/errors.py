@@ -162,6 +162,12 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
             "client_id was used for other content",
             "a resend must carry the same content; give a new message a new client_id",
         ),
+        "agent_busy": ErrorKind(
+            409,
+            "The agent is answering",
+            "wait until its answer has ended, or stop it; then resend",
+            retry_after_ms=1_000,
+        ),
         "ahead_of_log": ErrorKind(
             409, "The cursor is beyond the head", "start again from details.head_seq"
         ),

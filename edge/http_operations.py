@@ -7,15 +7,16 @@ import msgspec
 from msgspec import to_builtins
 from quart import Response
 
+from edge.access import user_of
 from edge.errors import EdgeError
 from edge.http_bodies import Health, MintToken, Readiness, RingReadiness, Token
-from edge.http_request import Query, caller, json_response, open_session, read_body
+from edge.http_request import Query, caller, json_response, no_content, open_session, read_body
 from edge.metrics import CONTENT_TYPE
 from edge.openapi import describe
 from edge.protocol import check_name
 from edge.routes import METHODS, Route
 from edge.services import Services
-from runtime import Standing, format_time
+from runtime import Standing, WaitingReply, format_time
 
 _decode_mint = msgspec.json.Decoder(MintToken)
 
@@ -106,10 +107,15 @@ class OperationRoutes:
         raise EdgeError("upgrade_required", "this address speaks WebSocket")
 
     async def stop(self, session: str) -> Response:
-        """Refuse: there are no agents yet."""
+        """Stop the answer that is being given in a session, and those that are due."""
         principal = caller(self._services, "write")
-        await open_session(self._services, principal, session)
-        raise EdgeError("not_built", "there are no agents to stop yet")
+        Query(self._services)
+        server = await open_session(self._services, principal, session)
+        reply = WaitingReply(user_of(principal))
+        server.tick()
+        server.stop(reply, None)
+        await reply.wait()
+        return no_content()
 
     async def inbox(self, user: str) -> Response:
         """Refuse: there are no inboxes yet."""

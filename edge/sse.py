@@ -4,6 +4,9 @@
 
     retry: 1000                      how long a browser waits before it reconnects
 
+    event: chunk                     a piece of an answer, or `dispatch`: what becomes of one; without an id, so that
+    data: {"type":"chunk",…}         what comes back as Last-Event-ID stays the last message
+
     id: 43                           the seq, a gap's last one: what comes back as Last-Event-ID
     data: {"type":"message",…}       the stored line, untouched
 
@@ -28,7 +31,7 @@ from edge.auth import Principal
 from edge.errors import EdgeError, problem_of
 from edge.protocol import encode_error
 from edge.services import Services
-from runtime import Follower, SessionError, follow, numbered
+from runtime import Follower, SessionError, follow, frame_type, is_frame, numbered
 from storage import ArchiveUnavailableError
 
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -59,7 +62,7 @@ class EventStream(ResponseBody):
                 self._services.host, principal, self._session, to_follow=True
             )
             self._follower = await self._resources.enter_async_context(
-                follow(server, self._seq, reader)
+                follow(server, self._seq, reader, frames=True)
             )
         except (SessionError, EdgeError) as error:
             self._refusal = error
@@ -113,11 +116,13 @@ class EventStream(ResponseBody):
             return KEEP_ALIVE
         # Once more: the key may have been revoked while this waited.
         self._check_may_stay()
-        events: list[bytes] = []
-        for seq, body in numbered(bodies, self._seq + 1):
-            events.append(b"id: %d\ndata: %b\n\n" % (seq, body))
-            self._seq = seq
-        return b"".join(events)
+        return b"".join(map(self._event, bodies))
+
+    def _event(self, body: bytes) -> bytes:
+        if is_frame(body):
+            return b"event: %b\ndata: %b\n\n" % (frame_type(body), body)
+        ((self._seq, _),) = numbered([body], self._seq + 1)
+        return b"id: %d\ndata: %b\n\n" % (self._seq, body)
 
     def _check_may_stay(self) -> None:
         refusal = self._refusal or self._services.auth.refusal(self._principal)

@@ -4,10 +4,31 @@
 use; `node.catalog` creates, changes and lists sessions; a `Tail` replays a session and then follows it.
 """
 
+from runtime.answer import frame_type, is_frame
 from runtime.catalog import Catalog, SessionPage
 from runtime.cluster import Cluster, ClusterOptions, open_cluster
 from runtime.codec import SessionInfo
+from runtime.dispatch import (
+    AGENT_PREFIX,
+    INTERRUPT,
+    QUEUE,
+    REJECT,
+    Attempt,
+    Dispatch,
+    DispatchState,
+    Ending,
+    close_dispatch,
+    decode_dispatch,
+    due_at_ms,
+    encode_dispatch,
+    retry_dispatch,
+    send_dispatch,
+    sender_of,
+    stream_dispatch,
+)
+from runtime.dispatcher import Dispatcher
 from runtime.errors import (
+    AgentBusyError,
     AheadOfLogError,
     BackpressureError,
     ClientIdReusedError,
@@ -77,23 +98,33 @@ from runtime.standing import RingStanding, Standing
 from runtime.tail import Follower, Sink, Tail, follow
 
 __all__ = [
+    "AGENT_PREFIX",
     "DISK_STALLED_SECONDS",
     "IDENTIFIER_RULE",
+    "INTERRUPT",
     "KIND_RULE",
     "LISTEN_LOOKS",
     "LISTEN_SECONDS",
+    "QUEUE",
+    "REJECT",
     "SLOTS",
     "WEIGHT_MAX",
     "Ack",
     "Action",
+    "AgentBusyError",
     "AheadOfLogError",
     "Ask",
+    "Attempt",
     "BackpressureError",
     "Catalog",
     "ClientIdReusedError",
     "Cluster",
     "ClusterOptions",
     "ConflictError",
+    "Dispatch",
+    "DispatchState",
+    "Dispatcher",
+    "Ending",
     "Follower",
     "Host",
     "InvalidFieldError",
@@ -136,8 +167,14 @@ __all__ = [
     "carry_out",
     "check_cursor",
     "check_lives",
+    "close_dispatch",
+    "decode_dispatch",
+    "due_at_ms",
+    "encode_dispatch",
     "follow",
     "format_time",
+    "frame_type",
+    "is_frame",
     "is_identifier",
     "is_kind",
     "numbered",
@@ -152,7 +189,14 @@ __all__ = [
     "planned_moves",
     "progress_of",
     "read_ring",
+    "retry",
+    "retry_dispatch",
+    "send",
+    "send_dispatch",
+    "sender_of",
     "slot_of",
     "slot_ranges",
+    "stream",
+    "stream_dispatch",
     "work_out",
 ]

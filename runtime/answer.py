@@ -58,3 +58,16 @@ class Showing:
     def shown(self, place: int) -> None:
         """Note that the reader has this frame."""
         self.place = ENDED if place == ENDED else place + 1
+
+
+_FRAMES = (b'{"type":"chunk",', b'{"type":"dispatch",')
+
+
+def is_frame(body: bytes) -> bool:
+    """Tell a frame of an answer from a message or a gap, where both come in one stream."""
+    return body.startswith(_FRAMES)
+
+
+def frame_type(frame: bytes) -> bytes:
+    """Return what a frame is: `chunk` or `dispatch`."""
+    return frame.split(b'"', 4)[3]

@@ -6,6 +6,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
+from runtime.dispatch import decode_dispatch
 from runtime.gathering import Gathering, SessionKey
 from storage import (
     Archive,
@@ -77,6 +78,14 @@ class ArchiveReader:
         snapshot = await self._recent.ask(key)
         assert snapshot is not None
         return snapshot.recent
+
+    async def read_chunks(self, key: SessionKey, snapshot: SessionSnapshot | None) -> list[bytes]:
+        """Return what came of the answer that is being given in a session, if one is."""
+        if snapshot is None or not snapshot.dispatches:
+            return []
+        current = decode_dispatch(snapshot.dispatches[0])
+        read = self._archive.dispatches.read_chunks
+        return await self.query(read, *key, current.dispatch, current.attempt)
 
     async def _read_sessions(
         self, recent: int, keys: Sequence[SessionKey]

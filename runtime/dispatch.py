@@ -29,6 +29,10 @@ from storage import DispatchRecord
 AGENT_PREFIX = "agent:"
 """How the sender of an agent's messages begins; no user's name does."""
 
+QUEUE, INTERRUPT, REJECT = "queue", "interrupt", "reject"
+"""What becomes of a message that comes while the agent answers: it waits for the next dispatch; it ends the answer, and
+the next dispatch follows at once; it is refused."""
+
 ERROR_LENGTH_MAX = 500
 """Of the reason why an attempt failed: enough to find it; the rest may be a page of HTML."""
 
@@ -129,14 +133,19 @@ def sender_of(agent_id: str) -> str:
     return f"{AGENT_PREFIX}{agent_id}"
 
 
-def queue(session: str, dispatch: str, agent_id: str, from_seq: int, at_ms: int) -> Dispatch:
+def queue_dispatch(
+    session: str, dispatch: str, agent_id: str, from_seq: int, at_ms: int
+) -> Dispatch:
     """Return a dispatch that a message has just caused."""
     at = format_time(at_ms)
-    return Dispatch(session, dispatch, agent_id, DispatchState.QUEUED, 1, from_seq, at, at, due_at=at)
+    return Dispatch(
+        session, dispatch, agent_id, DispatchState.QUEUED, 1, from_seq, at, at, due_at=at
+    )
 
 
-def send(dispatch: Dispatch, at_ms: int, *, to_seq: int, policy: str) -> Dispatch:
+def send_dispatch(dispatch: Dispatch, at_ms: int, *, to_seq: int, policy: str) -> Dispatch:
     """Return it with another attempt under way; what the first one showed the agent, each shows."""
+    _check(dispatch, DispatchState.SENT)
     at = format_time(at_ms)
     return _go(
         dispatch,
@@ -149,8 +158,9 @@ def send(dispatch: Dispatch, at_ms: int, *, to_seq: int, policy: str) -> Dispatc
     )
 
 
-def stream(dispatch: Dispatch, at_ms: int, status: int | None) -> Dispatch:
+def stream_dispatch(dispatch: Dispatch, at_ms: int, status: int | None) -> Dispatch:
     """Return it with the first of its answer there."""
+    _check(dispatch, DispatchState.STREAMING)
     return _go(
         dispatch,
         DispatchState.STREAMING,
@@ -169,8 +179,9 @@ class Ending(msgspec.Struct, frozen=True):
     chunks: int = 0
 
 
-def retry(dispatch: Dispatch, at_ms: int, due_at_ms: int, ending: Ending) -> Dispatch:
+def retry_dispatch(dispatch: Dispatch, at_ms: int, due_at_ms: int, ending: Ending) -> Dispatch:
     """Return it with its attempt over, and another due later."""
+    _check(dispatch, DispatchState.QUEUED)
     return _go(
         dispatch,
         DispatchState.QUEUED,
@@ -180,9 +191,12 @@ def retry(dispatch: Dispatch, at_ms: int, due_at_ms: int, ending: Ending) -> Dis
     )
 
 
-def close(dispatch: Dispatch, state: DispatchState, at_ms: int, ending: Ending) -> Dispatch:
+def close_dispatch(
+    dispatch: Dispatch, state: DispatchState, at_ms: int, ending: Ending
+) -> Dispatch:
     """Return it closed: nothing more comes of it."""
     assert not NEXT[state]
+    _check(dispatch, state)
     return _go(
         dispatch,
         state,
@@ -225,8 +239,6 @@ def dispatch_record(workspace: str, dispatch: Dispatch, body: bytes) -> Dispatch
 
 
 def _go(dispatch: Dispatch, state: DispatchState, at_ms: int, **changes: object) -> Dispatch:
-    if state not in NEXT[dispatch.state]:
-        raise IllegalStateError(f"dispatch {dispatch.dispatch}: {dispatch.state} to {state}")
     return msgspec.structs.replace(
         dispatch,
         state=state,
@@ -234,6 +246,11 @@ def _go(dispatch: Dispatch, state: DispatchState, at_ms: int, **changes: object)
         updated_at=format_time(max(at_ms, parse_time(dispatch.updated_at))),
         **changes,
     )
+
+
+def _check(dispatch: Dispatch, state: DispatchState) -> None:
+    if state not in NEXT[dispatch.state]:
+        raise IllegalStateError(f"dispatch {dispatch.dispatch}: {dispatch.state} to {state}")
 
 
 def _last(dispatch: Dispatch, **changes: object) -> tuple[Attempt, ...]:

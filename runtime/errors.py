@@ -77,6 +77,14 @@ class ClientIdReusedError(SessionError):
     hint = "a resend must carry the same content; give a new message a new client_id"
 
 
+class AgentBusyError(SessionError):
+    """The session's agent answers, and is configured to take no message meanwhile."""
+
+    code = "agent_busy"
+    hint = "wait until its answer has ended, or stop it; then resend"
+    retry_after_ms: int | None = 1_000
+
+
 class AheadOfLogError(SessionError):
     """The cursor is beyond the last message of the session."""
 

@@ -17,6 +17,7 @@ from runtime import archivereader
 from runtime.archivereader import ArchiveReader
 from runtime.catalog import Catalog
 from runtime.codec import decode_record, decode_session
+from runtime.dispatcher import Dispatcher, NoDispatcher
 from runtime.errors import (
     BackpressureError,
     OutcomeUnknownError,
@@ -29,9 +30,10 @@ from runtime.gaps import up_to_hole
 from runtime.gathering import SessionKey
 from runtime.identifiers import Stamper
 from runtime.nodeoptions import NodeOptions, NodeStatistics
+from runtime.pending import PendingAnswer, PendingAppend, unknown_outcome
 from runtime.remembering import Remembering
 from runtime.replies import Reply
-from runtime.server import PendingAnswer, PendingAppend, SessionServer, unknown_outcome
+from runtime.server import SessionServer
 from runtime.session import Session
 from runtime.slots import Slots
 from runtime.standing import Standing
@@ -101,6 +103,8 @@ class Node:
         """Called after each batch with the seconds that its oldest message waited."""
         self.observe_sync: Callable[[float], None] = lambda _: None
         """Called with the seconds of each fdatasync."""
+        self.dispatcher: Dispatcher = NoDispatcher()
+        """Who calls agents."""
         self.epoch: int
         self.log: CommitLog
         self.flusher: Flusher
@@ -271,6 +275,7 @@ class Node:
             snapshot = None
             if not may_be_new or await self.reader.exists(key):
                 snapshot = await self.reader.read_session(key)
+            chunks = await self.reader.read_chunks(key, snapshot)
             if self.slots is not None and self.slots.find(key) is not claim:
                 # Somebody else may have written to it meanwhile.
                 raise SlotMovedError(f"session {session_id} was elsewhere meanwhile")
@@ -281,10 +286,21 @@ class Node:
             session.restore(snapshot)
             if snapshot.head_seq < archivereader.DEDUPLICATION_AT_ONCE:
                 session.remember(snapshot.recent)
-            return self.adopt(session)
+            server = self.adopt(session)
+            self._resume(server, chunks)
+            return server
         finally:
             del self._activating[key]
             activation.set()
+
+    def _resume(self, server: SessionServer, chunks: Sequence[bytes]) -> None:
+        """Go on with the dispatches that the session was left with."""
+        current = server.session.current_dispatch
+        if current is None:
+            return
+        server.answering.restore(current, chunks)
+        for dispatch in list(server.session.dispatches.values()):
+            self.dispatcher.dispatch_changed(server, dispatch)
 
     async def _read_recent(self, session: Session) -> list[Recent]:
         return await self.reader.read_recent((session.workspace, session.info.session))

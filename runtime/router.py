@@ -13,6 +13,7 @@ import trio
 
 from runtime.catalog import SessionPage, list_sessions
 from runtime.codec import SessionInfo, decode_session
+from runtime.dispatch import decode_dispatch
 from runtime.errors import (
     OwnerUnavailableError,
     SessionError,
@@ -59,6 +60,7 @@ class Router:
         self.tails = 0
         self.on_published: list[Callable[[], None]] = []
         self.catalog = RoutedCatalog(self, archive)
+        self._archive = archive
         self._watch = watch
         self._pool = pool
         self._idle_seconds = idle_seconds
@@ -181,6 +183,15 @@ class Router:
     def next_id(self) -> str:
         """Return an id that nobody has."""
         return self._stamper.next_id()
+
+    async def find_end(self, workspace: str, dispatch: str) -> bytes | None:
+        """Return the frame that ended a dispatch; None if it has not ended, as far as the archive knows.
+
+        Raises:
+            ArchiveUnavailableError: it is away.
+        """
+        found = await trio.to_thread.run_sync(self._archive.dispatches.find, workspace, dispatch)
+        return None if found is None or decode_dispatch(found.body).is_open else found.body
 
     def forget(self, session: RemoteSession) -> None:
         """A session is not needed any more, or is not there."""

@@ -11,6 +11,7 @@ from runtime.codec import SessionInfo
 from storage import MessageRecord
 
 if TYPE_CHECKING:
+    from runtime.answer import Answer
     from runtime.history import MessagePage
     from runtime.replies import Reply
     from runtime.tail import Tail
@@ -29,6 +30,10 @@ class Served(Protocol):
     @property
     def workspace(self) -> str:
         """The workspace that it is in."""
+
+    @property
+    def answer(self) -> "Answer | None":
+        """The answer that is being given, or was last."""
 
     @property
     def info(self) -> SessionInfo:
@@ -59,6 +64,9 @@ class Served(Protocol):
 
     def mark_read(self, user_id: str, seq: int, reply: "Reply", ref: Any) -> None:
         """Move a read cursor forward; `reply` is told when that is durable."""
+
+    def stop(self, reply: "Reply", ref: Any) -> None:
+        """Stop the answer that is being given, and those that are due; `reply` is told when that is durable."""
 
     async def move_read_cursor(self, user_id: str, seq: int, user: str | None = None) -> int:
         """Move a read cursor forward; return where it stands, once that is durable.

@@ -11,24 +11,20 @@ assigned is flushed (`open_records` is 0), so activation never reads a half-flus
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
+from runtime.answer import Answer
+from runtime.answering import DISPATCH_BYTES_MAX, Answering
 from runtime.codec import SessionInfo, digest_of, encode_payload, session_record
 from runtime.deduplication import Accepted
-from runtime.errors import (
-    OutcomeUnknownError,
-    SessionDeletedError,
-    SessionError,
-    SessionNotFoundError,
-)
+from runtime.errors import SessionError
 from runtime.history import MessagePage, read_after, read_before
-from runtime.replies import NOBODY, Reply, WaitingReply
+from runtime.pending import Pending, PendingAppend, PendingRecord
+from runtime.replies import Reply, WaitingReply
 from runtime.session import Session, check_cursor
-from storage import MessageRecord, ReadRecord, Record, RecordType, SessionRecord, record_prefix
+from runtime.tail import Tail, end_tails
+from storage import MessageRecord, Record, RecordType, SessionRecord, record_prefix
 
 if TYPE_CHECKING:
     from runtime.node import Node
-    from runtime.tail import Tail
 
 ENVELOPE_BYTES = 1_024
 """Upper bound of what `encode_message` and the log add around a payload: six ids, times, braces."""
@@ -44,80 +40,11 @@ class Watcher(Protocol):
         """The session is another node's now."""
 
 
-class PendingAppend(msgspec.Struct, gc=False):
-    """A message that waits for its batch to be durable."""
-
-    server: "SessionServer"
-    record: MessageRecord
-    reply: Reply
-    ref: Any
-
-    def committed(self) -> None:
-        """Apply, publish, acknowledge."""
-        record = self.record
-        server = self.server
-        server.apply(record)
-        self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)  # noqa: FBT003
-
-    def doubted(self) -> None:
-        """Say that it is not known yet whether the message will be durable; nothing more is said then."""
-        reply, self.reply = self.reply, NOBODY
-        reply.refused(self.ref, unknown_outcome())
-
-
-class PendingRecord(msgspec.Struct, gc=False):
-    """A read cursor or a session change that waits for its batch to be durable."""
-
-    server: "SessionServer"
-    record: ReadRecord | SessionRecord
-    reply: Reply | None
-    ref: Any
-
-    def committed(self) -> None:
-        """Hand the record to the flusher, let go of who may not read on, then answer."""
-        record = self.record
-        self.server.node.push(record)
-        if type(record) is SessionRecord:
-            self.server.end_tails(record)
-        if self.reply is not None:
-            self.reply.done(self.ref)
-
-    def doubted(self) -> None:
-        """As for a message."""
-        if self.reply is not None:
-            self.reply.refused(self.ref, unknown_outcome())
-            self.reply = None
-
-
-class PendingAnswer:
-    """An answer with no record of its own that rests on what is not durable yet."""
-
-    __slots__ = ("_answer", "_ref", "_reply")
-
-    def __init__(self, answer: Callable[[Reply], None], reply: Reply, ref: Any) -> None:
-        self._answer = answer
-        self._reply = reply
-        self._ref = ref
-
-    def committed(self) -> None:
-        """Answer."""
-        self._answer(self._reply)
-
-    def doubted(self) -> None:
-        """As for a message."""
-        reply, self._reply = self._reply, NOBODY
-        reply.refused(self._ref, unknown_outcome())
-
-
-def unknown_outcome() -> OutcomeUnknownError:
-    """Return what those are told who have waited long for a second copy."""
-    return OutcomeUnknownError("the archive has not answered, where its second copy goes")
-
-
 class SessionServer:
     """One active session: its assigned state, its durable head, its unflushed messages, its tails."""
 
     __slots__ = (
+        "_answering",
         "_message_prefix",
         "_unflushed",
         "_unflushed_start",
@@ -141,6 +68,7 @@ class SessionServer:
         self.touched = node.sweeps
         self.live: dict[Tail, None] = {}
         self.tails: set[Tail] = set()
+        self._answering: Answering | None = None
         self.watchers: set[Watcher] | None = None
         """Who must hear of each change of the session, and of its end here; a set once there is one."""
         self._unflushed: list[MessageRecord] = []
@@ -161,6 +89,18 @@ class SessionServer:
     def reads(self) -> dict[str, int]:
         """The read cursors, by user."""
         return self.session.reads
+
+    @property
+    def answering(self) -> Answering:
+        """The answers of its agent; made for those that have one alone."""
+        if self._answering is None:
+            self._answering = Answering(self)
+        return self._answering
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that is being given, or was last."""
+        return None if self._answering is None else self._answering.answer
 
     def tick(self) -> None:
         """Take the time for the messages that follow."""
@@ -296,12 +236,28 @@ class SessionServer:
                     self._ack_resend(accepted, client_id, reply, ref)
                     return
             session.check_append(expected_seq)
+            if session.dispatches:
+                session.check_not_answering(sender)
         except SessionError as error:
             self._refuse_when_durable(error, reply, ref)
             return
-        node.admit(len(payload) + ENVELOPE_BYTES)
+        if session.info.agent_id is None:
+            node.admit(len(payload) + ENVELOPE_BYTES)
+        else:
+            node.admit(len(payload) + ENVELOPE_BYTES + DISPATCH_BYTES_MAX)
+            self.answering.wake(sender)
         record = session.assign(sender, client_id, payload, digest, node.stamper)
-        self._log(self._message_prefix, record.body, PendingAppend(self, record, reply, ref))
+        self.log(self._message_prefix, record.body, PendingAppend(self, record, reply, ref))
+
+    def stop(self, reply: Reply, ref: Any) -> None:
+        """Stop the answer that is being given, and those that are due; `reply.done` follows when that is durable.
+
+        Raises:
+            StorageError: as for `append`.
+        """
+        self.session.check_not_deleted()
+        self.node.dispatcher.stop(self)
+        self.node.answer_when_durable(lambda to: to.done(ref), reply, ref)
 
     def mark_read(self, user_id: str, seq: int, reply: Reply, ref: Any) -> None:
         """Move a user's read cursor forward; `reply.done` follows when it is durable.
@@ -320,7 +276,7 @@ class SessionServer:
         node.admit(ENVELOPE_BYTES)
         record = session.move_read_cursor(user_id, seq, node.stamper)
         prefix = record_prefix(RecordType.READ, self.session.workspace)
-        self._log(prefix, record.body, PendingRecord(self, record, reply, ref))
+        self.log(prefix, record.body, PendingRecord(self, record, reply, ref))
 
     def change(self, info: SessionInfo) -> int:
         """Log a new state of the session; return the LSN end at which it is durable."""
@@ -328,11 +284,17 @@ class SessionServer:
         self.session.info = info
         record = session_record(self.session.workspace, info)
         prefix = record_prefix(RecordType.SESSION, self.session.workspace)
-        lsn = self._log(prefix, record.body, PendingRecord(self, record, None, None))
+        lsn = self.log(prefix, record.body, PendingRecord(self, record, None, None))
         self.info_lsn_end = lsn + 1
         return self.info_lsn_end
 
-    def _log(self, prefix: bytes, body: bytes, item: PendingAppend | PendingRecord) -> int:
+    def log(
+        self,
+        prefix: bytes,
+        body: bytes,
+        item: Pending,
+    ) -> int:
+        """Log a record, for which there is room; return its LSN. `item` is told when it is durable."""
         self.open_records += 1
         self.touched = self.node.sweeps
         self.node.unflushed_bytes += len(body) + ENVELOPE_BYTES
@@ -386,17 +348,7 @@ class SessionServer:
         """End the tails of who may not read on, now that the session's new state is durable."""
         for watcher in self.watchers or ():
             watcher.changed(record.body)
-        name = record.session
-        error: SessionError
-        if record.state == "deleted":
-            ended = list(self.tails)
-            error = SessionDeletedError(name, record.user_id)
-        else:
-            readers = {None, record.user_id, *record.members}
-            ended = [tail for tail in self.tails if tail.reader not in readers]
-            error = SessionNotFoundError(f"no session {name}", session=name)
-        for tail in ended:
-            tail.end(error)
+        end_tails(self.tails, record)
 
     # What memory holds until the archive does.
 
@@ -433,5 +385,9 @@ class SessionServer:
     def is_idle(self, sweep: int) -> bool:
         """Tell whether nothing would be lost or noticed if this server went away."""
         return (
-            self.open_records == 0 and not self.tails and not self.watchers and self.touched < sweep
+            self.open_records == 0
+            and not self.tails
+            and not self.watchers
+            and not self.session.dispatches
+            and self.touched < sweep
         )

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from runtime.codec import SessionInfo, encode_message, encode_read, message_prefix
 from runtime.deduplication import WINDOW, Accepted, DeduplicationWindow
+from runtime.dispatch import AGENT_PREFIX, REJECT, Dispatch, decode_dispatch, queue_dispatch
 from runtime.errors import (
+    AgentBusyError,
     AheadOfLogError,
     ClientIdReusedError,
     ConflictError,
@@ -25,7 +27,7 @@ from storage import MessageRecord, ReadRecord, Recent, SessionSnapshot
 class Session:
     """The assigned state of one session."""
 
-    __slots__ = ("_prefix", "info", "next_seq", "reads", "window", "workspace")
+    __slots__ = ("_prefix", "dispatches", "info", "next_seq", "reads", "window", "workspace")
 
     def __init__(self, workspace: str, info: SessionInfo) -> None:
         self.workspace = workspace
@@ -34,12 +36,17 @@ class Session:
         self.window: DeduplicationWindow | None = None
         """None until `remember`, for a session that the archive described: nothing may be appended before."""
         self.reads: dict[str, int] = {}
+        self.dispatches: dict[str, Dispatch] = {}
+        """Those that are open, oldest first: at most one that was sent, and one behind it."""
         self._prefix = message_prefix(info.session)
 
     def restore(self, snapshot: SessionSnapshot) -> None:
         """Take over what the archive holds; it must hold all that was ever assigned."""
         self.next_seq = snapshot.head_seq + 1
         self.reads.update(snapshot.reads)
+        for body in snapshot.dispatches:
+            dispatch = decode_dispatch(body)
+            self.dispatches[dispatch.dispatch] = dispatch
 
     def remember(self, recent: Iterable[Recent]) -> None:
         """Take over the `client_id`s of the last `WINDOW` messages, ascending by seq; none of a new session."""
@@ -126,6 +133,51 @@ class Session:
             stamper.at_ms,
             body,
         )
+
+    @property
+    def current_dispatch(self) -> Dispatch | None:
+        """The dispatch that is being answered, or is to be next."""
+        return next(iter(self.dispatches.values()), None)
+
+    def check_not_answering(self, sender: str) -> None:
+        """Check that a message may come now though an agent may be at work.
+
+        Raises:
+            AgentBusyError: it is, and takes none meanwhile.
+        """
+        current = self.current_dispatch
+        if (
+            current is not None
+            and current.is_in_flight
+            and current.policy == REJECT
+            and sender != current.sender
+        ):
+            raise AgentBusyError(
+                f"agent {current.agent_id} is answering", dispatch=current.dispatch
+            )
+
+    def queue_dispatch(self, sender: str, stamper: Stamper) -> Dispatch | None:
+        """Return the dispatch that the next message causes, entered; None if it causes none.
+
+        One that was not sent yet will show the agent this message too.
+        """
+        agent_id = self.info.agent_id
+        if agent_id is None or sender.startswith(AGENT_PREFIX):
+            return None
+        if any(not each.attempts for each in self.dispatches.values()):
+            return None
+        dispatch = queue_dispatch(
+            self.info.session, stamper.next_id(), agent_id, self.next_seq, stamper.at_ms
+        )
+        self.dispatches[dispatch.dispatch] = dispatch
+        return dispatch
+
+    def change_dispatch(self, dispatch: Dispatch) -> None:
+        """Enter a dispatch's new state; from here on it must be logged."""
+        if dispatch.is_open:
+            self.dispatches[dispatch.dispatch] = dispatch
+        else:
+            del self.dispatches[dispatch.dispatch]
 
     def move_read_cursor(self, user_id: str, seq: int, stamper: Stamper) -> ReadRecord:
         """Move a read cursor forward and return its record; from here on it must be logged."""

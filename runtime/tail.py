@@ -8,13 +8,14 @@ Memory for a tail is what its sink holds, never more.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 import trio
 
-from runtime.errors import SessionError
+from runtime.answer import Showing
+from runtime.errors import SessionDeletedError, SessionError, SessionNotFoundError
 from runtime.served import Served
 from storage import ArchiveUnavailableError
 
@@ -35,6 +36,9 @@ class Sink(Protocol):
 
     def deliver(self, tail: "Tail", body: bytes) -> bool:
         """Take one message, or return False if there is no room for it now."""
+
+    def show(self, tail: "Tail", frame: bytes, place: int) -> bool:
+        """Take a frame of the answer that is being given, or return False if there is no room for it now."""
 
     def page_delivered(self) -> None:
         """A page of a replay was delivered: send it, nobody else will."""
@@ -58,7 +62,7 @@ class Tail:
     `reader` is the user who must be allowed to read, or None where a backend answers for the reader.
     """
 
-    __slots__ = ("_catching_up", "closed", "next_seq", "reader", "server", "sink")
+    __slots__ = ("_catching_up", "_showing", "closed", "next_seq", "reader", "server", "sink")
 
     def __init__(
         self, server: Served, sink: Sink, after_seq: int, reader: str | None = None
@@ -69,6 +73,7 @@ class Tail:
         self.next_seq = after_seq + 1
         self.closed = False
         self._catching_up = False
+        self._showing: Showing | None = None
         server.attach(self)
 
     def start(self) -> None:
@@ -103,8 +108,25 @@ class Tail:
         del self.server.live[self]
         self.start()
 
+    def show(self) -> bool:
+        """Show what the reader lacks of the answer that is being given; return False if there is no room for it.
+
+        It has all messages that came before: what is shown is about what follows them.
+        """
+        answer = self.server.answer
+        if self._showing is None:
+            if answer is None or answer.end is not None:
+                return True
+            self._showing = Showing()
+        while (following := self._showing.next_frame(answer)) is not None:
+            place, frame = following
+            if not self.sink.show(self, frame, place):
+                return False
+            self._showing.shown(place)
+        return True
+
     def _go_live(self) -> bool:
-        if self.next_seq <= self.server.durable_seq:
+        if self.next_seq <= self.server.durable_seq or not self.show():
             return False
         assert self.next_seq == self.server.durable_seq + 1
         self.server.live[self] = None
@@ -165,15 +187,62 @@ class Tail:
         return min(2 * len(page), PAGE_MESSAGES_MAX)
 
 
-class Follower:
-    """A tail as an async iterator, for readers that pull (SSE, tests); holds at most one page."""
+class State(Protocol):
+    """What a session is: `SessionInfo`, or the record of it."""
 
-    def __init__(self) -> None:
+    @property
+    def session(self) -> str:
+        """Its name."""
+
+    @property
+    def user_id(self) -> str:
+        """Whose it is."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Who else may read it."""
+
+    @property
+    def state(self) -> str:
+        """Whether it is there."""
+
+
+def end_tails(tails: Collection[Tail], state: State) -> None:
+    """End the tails of who may not read on, now that a session's state is another one."""
+    name = state.session
+    error: SessionError = SessionNotFoundError(f"no session {name}", session=name)
+    readers = {None, state.user_id, *state.members}
+    if state.state == "deleted":
+        error = SessionDeletedError(name, state.user_id)
+        readers = set()
+    for tail in [tail for tail in tails if tail.reader not in readers]:
+        tail.end(error)
+
+
+def show_live(live: Iterable[Tail]) -> None:
+    """Show everyone who has all messages what is new of the answer."""
+    behind = [tail for tail in live if not tail.show()]
+    for tail in behind:
+        tail.fall_behind()
+
+
+class Follower:
+    """A tail as an async iterator, for readers that pull (SSE, tests); holds at most one page.
+
+    With `frames` it has the frames of answers too, each where it came; see `runtime.answer.is_frame`.
+    """
+
+    def __init__(self, *, frames: bool = False) -> None:
+        self._frames = frames
         self._bodies: deque[bytes] = deque()
         self._bytes = 0
         self._error: Exception | None = None
         self._changed = trio.Event()
         self._closed = False
+
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:  # noqa: ARG002
+        """Take a frame as a message, if they are wanted."""
+        return not self._frames or self.deliver(tail, frame)
 
     def deliver(self, tail: Tail, body: bytes) -> bool:  # noqa: ARG002
         """Take one message unless a page is waiting already."""
@@ -235,10 +304,10 @@ class Follower:
 
 @asynccontextmanager
 async def follow(
-    server: Served, after_seq: int, reader: str | None = None
+    server: Served, after_seq: int, reader: str | None = None, *, frames: bool = False
 ) -> AsyncIterator[Follower]:
     """Follow a session from a cursor: `await follower.receive()` returns what comes next."""
-    follower = Follower()
+    follower = Follower(frames=frames)
     tail = Tail(server, follower, after_seq, reader)
     tail.start()
     try:

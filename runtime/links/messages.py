@@ -141,15 +141,24 @@ class Beat(_Message, tag=10):
     """The sender lives. Either side sends one when it has had nothing else to say for a while."""
 
 
+class Stop(_Message, tag=11):
+    """Stop the answer that is being given. `user` as for `Append`."""
+
+    channel: int
+    number: int
+    user: str | None
+
+
 # What an owner sends.
 
 
 class Opened(_Message, tag=20):
-    """The channel is open: the session's state and its durable head."""
+    """The channel is open: the session's state, its durable head, and the dispatch that is being answered, or ""."""
 
     channel: int
     info: bytes
     head_seq: int
+    dispatch: str = ""
 
 
 class Acked(_Message, tag=21):
@@ -227,8 +236,21 @@ class Changed(_Message, tag=28):
     created: bool
 
 
-FromEdge = Open | Follow | Append | MarkRead | Fetch | Close | Create | Change | Settle | Beat
-FromOwner = Opened | Acked | Done | Refused | Delivered | Page | Info | Gone | Changed | Beat
+class Shown(_Message, tag=29):
+    """A frame of the answer that is given in a session that is followed; see `runtime.answer` for its place."""
+
+    channel: int
+    dispatch: str
+    place: int
+    frame: bytes
+
+
+FromEdge = (
+    Open | Follow | Append | MarkRead | Fetch | Stop | Close | Create | Change | Settle | Beat
+)
+FromOwner = (
+    Opened | Acked | Done | Refused | Delivered | Shown | Page | Info | Gone | Changed | Beat
+)
 
 _encode_into = msgspec.msgpack.Encoder().encode_into
 decode_from_edge: Callable[[bytes], list[FromEdge]] = msgspec.msgpack.Decoder(list[FromEdge]).decode

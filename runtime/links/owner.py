@@ -40,6 +40,8 @@ from runtime.links.messages import (
     Opened,
     Page,
     Settle,
+    Shown,
+    Stop,
     decode_from_edge,
 )
 from runtime.links.refusals import refuse
@@ -54,7 +56,7 @@ from storage import LogPoisonedError, StorageError
 LEAVING_POLL_SECONDS = 0.01
 """How soon it is noticed that a session which is being given up is gone, or stays."""
 
-OnChannel = Open | Follow | Append | MarkRead | Fetch | Close
+OnChannel = Open | Follow | Append | MarkRead | Fetch | Stop | Close
 
 
 class OwnerLink:
@@ -248,6 +250,9 @@ class Channel:
                 case Fetch():
                     _check_allowed(message.user, server)
                     self._owner.start_soon(partial(self._fetch, message, server))
+                case Stop():
+                    _check_allowed(message.user, server)
+                    server.stop(self, (message.number, ""))
                 case Close():
                     self.close()
         except LogPoisonedError:
@@ -284,8 +289,11 @@ class Channel:
             check_cursor(opening.after_seq, server.durable_seq)
         self._server = server
         server.watch(self)
+        answer = server.answer
+        dispatch = "" if answer is None or answer.end is not None else answer.dispatch
         self._link.send(
-            Opened(self._number, server.info.body, server.durable_seq), len(server.info.body)
+            Opened(self._number, server.info.body, server.durable_seq, dispatch),
+            len(server.info.body),
         )
         if opening.after_seq >= 0:
             self._follow(server, opening.after_seq)
@@ -370,6 +378,15 @@ class Channel:
         if self._link.is_full:
             return False
         self._link.send(Delivered(self._number, tail.next_seq, body), len(body) + 32)
+        return True
+
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:
+        """Send a frame of an answer, unless much waits already."""
+        if self._link.is_full:
+            return False
+        answer = tail.server.answer
+        assert answer is not None
+        self._link.send(Shown(self._number, answer.dispatch, place, frame), len(frame) + 64)
         return True
 
     def page_delivered(self) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 import trio
 
 from runtime.errors import OutcomeUnknownError
-from runtime.links.messages import Append, Fetch, Follow, MarkRead
+from runtime.links.messages import Append, Fetch, Follow, MarkRead, Stop
 
-OnChannel = Append | MarkRead | Fetch | Follow
+OnChannel = Append | MarkRead | Fetch | Follow | Stop
 
 
 class Pending:
@@ -42,7 +42,7 @@ class Pending:
         self.reply.refused(self.ref, error)
 
 
-class Answer:
+class Outcome:
     """What one task waits for."""
 
     def __init__(self) -> None:

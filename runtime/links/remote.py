@@ -20,6 +20,7 @@ from typing import Any
 
 import trio
 
+from runtime.answer import Answer
 from runtime.codec import SessionInfo, decode_session
 from runtime.errors import (
     BackpressureError,
@@ -27,7 +28,6 @@ from runtime.errors import (
     OwnerUnavailableError,
     SessionDeletedError,
     SessionError,
-    SessionNotFoundError,
 )
 from runtime.gaps import find_gap, numbered
 from runtime.history import PAGE_BYTES_MAX, MessagePage
@@ -46,12 +46,15 @@ from runtime.links.messages import (
     Opened,
     Page,
     Refused,
+    Shown,
+    Stop,
 )
-from runtime.links.pending import Answer, OnChannel, Pending
+from runtime.links.pending import OnChannel, Outcome, Pending
 from runtime.links.refusals import error_of
+from runtime.links.shown import ShownAnswer
 from runtime.links.surroundings import Channels, Surroundings
 from runtime.replies import Reply
-from runtime.tail import Tail
+from runtime.tail import Tail, end_tails
 from storage import MessageRecord
 
 PENDING_BYTES_MAX = 4 * 2**20
@@ -63,7 +66,7 @@ REQUEST_SECONDS = 10.0
 RETRY_SECONDS = (0.02, 0.5)
 """Between two tries to reach an owner: the first, and the longest."""
 
-FromChannel = Opened | Acked | Done | Refused | Delivered | Page | Info | Gone
+FromChannel = Opened | Acked | Done | Refused | Delivered | Shown | Page | Info | Gone
 
 
 class RemoteSession:
@@ -76,7 +79,7 @@ class RemoteSession:
         self.live: dict[Tail, None] = {}
         self.tails: set[Tail] = set()
         self.touched_at = trio.current_time()
-        self._around = around
+        self.around = around
         self._info: SessionInfo | None = None
         self._following = False
         self._channels: Channels | None = None
@@ -92,10 +95,11 @@ class RemoteSession:
         self._numbers = count(1)
         self._pending: dict[int, Pending] = {}
         self._pending_bytes = 0
-        self._openers: list[Answer] = []
+        self._openers: list[Outcome] = []
         self._catching_up = 0
         """How many wait until what they know of the head has come."""
         self._advanced = trio.Event()
+        self._shown = ShownAnswer(self)
         self.closed = False
 
     # What clients ask for.
@@ -105,6 +109,11 @@ class RemoteSession:
         """The session's state, as its owner told it last."""
         assert self._info is not None
         return self._info
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer that is being given, as far as its owner has shown it, or was last."""
+        return self._shown.answer
 
     @property
     def first_unflushed_seq(self) -> int:
@@ -145,7 +154,7 @@ class RemoteSession:
             await trio.lowlevel.checkpoint()
 
     async def _wait_opened(self) -> None:
-        opener = Answer()
+        opener = Outcome()
         self._openers.append(opener)
         self._place()
         try:
@@ -191,7 +200,7 @@ class RemoteSession:
         size = len(content) + len(metadata) + 256
         if self._pending_bytes + size > PENDING_BYTES_MAX:
             raise BackpressureError(f"too much waits for the owner of {self.session_id}")
-        made_id = self._around.next_id() if client_id is None else client_id
+        made_id = self.around.next_id() if client_id is None else client_id
         number = next(self._numbers)
         message = Append(
             0, number, reply.user, sender, made_id, kind, content, metadata, expected_seq
@@ -202,6 +211,10 @@ class RemoteSession:
         """Send a read cursor to the owner; `reply` is told what came of it."""
         message = MarkRead(0, next(self._numbers), reply.user, user_id, seq)
         self._request(message, reply, ref, 64)
+
+    def stop(self, reply: Reply, ref: Any) -> None:
+        """Have the owner stop the answer that is being given; `reply` is told what came of it."""
+        self._request(Stop(0, next(self._numbers), reply.user), reply, ref, 64)
 
     async def move_read_cursor(self, user_id: str, seq: int, user: str | None = None) -> int:
         """Move a read cursor forward; return where it stands."""
@@ -221,23 +234,19 @@ class RemoteSession:
 
     async def read_after(self, after_seq: int, limit: int, user: str | None = None) -> MessagePage:
         """Return the messages after a seq, oldest first."""
-        page = await self._fetch(user, after_seq, 0, limit, PAGE_BYTES_MAX)
-        return MessagePage(list(page.bodies), page.head_seq, page.has_more)
+        return _as_page(await self._fetch(user, after_seq, 0, limit, PAGE_BYTES_MAX))
 
     async def read_before(
         self, before_seq: int, limit: int, user: str | None = None
     ) -> MessagePage:
         """Return the newest messages below a seq, oldest first."""
-        page = await self._fetch(user, 0, max(1, before_seq), limit, PAGE_BYTES_MAX)
-        return MessagePage(list(page.bodies), page.head_seq, page.has_more)
+        return _as_page(await self._fetch(user, 0, max(1, before_seq), limit, PAGE_BYTES_MAX))
 
     async def _fetch(
         self, user: str | None, after_seq: int, before_seq: int, limit: int, bytes_max: int
     ) -> Page:
-        number = next(self._numbers)
-        page: Page = await self._ask(
-            Fetch(0, number, user, after_seq, before_seq, limit, bytes_max)
-        )
+        wanted = Fetch(0, next(self._numbers), user, after_seq, before_seq, limit, bytes_max)
+        page: Page = await self._ask(wanted)
         return page
 
     def unflushed_from(self, seq: int, limit: int) -> Sequence[MessageRecord]:  # noqa: ARG002
@@ -250,7 +259,7 @@ class RemoteSession:
         """Note that a tail follows this session, whose messages come."""
         assert self._following
         self.tails.add(tail)
-        self._around.tails += 1
+        self.around.tails += 1
         # The channel may have ended since the session was opened, when nobody seemed to need it.
         self._place()
 
@@ -258,15 +267,15 @@ class RemoteSession:
         """Forget a tail."""
         self.tails.discard(tail)
         self.live.pop(tail, None)
-        self._around.tails -= 1
+        self.around.tails -= 1
 
     def start_soon(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of a tail."""
-        self._around.start_soon(task)
+        self.around.start_soon(task)
 
     def rehome(self, tail: Tail) -> None:
         """Have the node find out where a tail goes on."""
-        self._around.rehome(tail)
+        self.around.rehome(tail)
 
     # Where its owner is.
 
@@ -278,7 +287,7 @@ class RemoteSession:
         """See to it that a channel is open, if it is needed."""
         if self._channels is None and not self._placing and self._is_needed and not self.closed:
             self._placing = True
-            self._around.start_soon(self._find_place)
+            self.around.start_soon(self._find_place)
 
     async def _find_place(self) -> None:
         """Open a channel at the owner, however long it takes to find; stop when nobody needs it."""
@@ -290,7 +299,7 @@ class RemoteSession:
                     return
                 self._pause = min(max(2 * self._pause, shortest), longest)
                 try:
-                    channels = await self._around.find_owner(self.workspace, self.session_id)
+                    channels = await self.around.find_owner(self.workspace, self.session_id)
                 except SessionError as error:
                     self._trouble = str(error)
                     continue
@@ -371,7 +380,7 @@ class RemoteSession:
         return pending
 
     async def _ask(self, message: OnChannel) -> Any:
-        answer = Answer()
+        answer = Outcome()
         self._request(message, answer, None, 64)
         return await answer.wait()
 
@@ -384,13 +393,10 @@ class RemoteSession:
                 self._deliver(message.seq, message.body)
             case Acked():
                 self._acked(message)
+            case Shown():
+                self._shown.take(message)
             case Opened():
-                self._opened = True
-                self._pause = RETRY_SECONDS[0]
-                self._head_seq = max(self._head_seq, message.head_seq)
-                self._change_info(message.info)
-                for opener in self._take_openers():
-                    opener.answer(None)
+                self._open_with(message)
             case Info():
                 self._change_info(message.info)
             case Done():
@@ -405,6 +411,15 @@ class RemoteSession:
                 for pending in self._pending.values():
                     pending.not_accepted()
                 self.channel_lost()
+
+    def _open_with(self, message: Opened) -> None:
+        self._opened = True
+        self._pause = RETRY_SECONDS[0]
+        self._head_seq = max(self._head_seq, message.head_seq)
+        self._change_info(message.info)
+        self._shown.opened(message.dispatch)
+        for opener in self._take_openers():
+            opener.answer(None)
 
     def _deliver(self, seq: int, body: bytes) -> None:
         next_seq = self.durable_seq + 1
@@ -440,7 +455,7 @@ class RemoteSession:
             # What is delivered from here on follows the head that the owner had.
             self._following = True
             self.durable_seq = message.value
-        if isinstance(pending.reply, Answer):
+        if isinstance(pending.reply, Outcome):
             pending.reply.answer(message.value)
         else:
             pending.reply.done(pending.ref)
@@ -463,25 +478,17 @@ class RemoteSession:
                 tail.end(error)
         self.channel_lost()
         if not self._is_needed:
-            self._around.forget(self)
+            self.around.forget(self)
 
-    def _take_openers(self) -> list[Answer]:
+    def _take_openers(self) -> list[Outcome]:
         openers, self._openers = self._openers, []
         return openers
 
     def _change_info(self, body: bytes) -> None:
         """Take the session's new state, and end the tails of who may not read on."""
-        self._info = info = decode_session(body)
-        error: SessionError
-        if info.state == "deleted":
-            ended = list(self.tails)
-            error = SessionDeletedError(self.session_id, info.user_id)
-        else:
-            ended = [
-                tail
-                for tail in self.tails
-                if tail.reader is not None and not info.allows(tail.reader)
-            ]
-            error = SessionNotFoundError(f"no session {self.session_id}", session=self.session_id)
-        for tail in ended:
-            tail.end(error)
+        self._info = decode_session(body)
+        end_tails(self.tails, self._info)
+
+
+def _as_page(page: Page) -> MessagePage:
+    return MessagePage(list(page.bodies), page.head_seq, page.has_more)

@@ -43,5 +43,12 @@ class Surroundings(Protocol):
     def next_id(self) -> str:
         """Return an id that nobody has."""
 
+    async def find_end(self, workspace: str, dispatch: str) -> bytes | None:
+        """Return the frame that ended a dispatch; None if it has not ended, as far as the archive knows.
+
+        Raises:
+            ArchiveUnavailableError: it is away.
+        """
+
     def forget(self, session: "RemoteSession") -> None:
         """The session is not needed any more, or is not there."""

@@ -12,6 +12,9 @@ from tests.runtime.steps import W, deactivate, make, remembers, replay, send
 class Idle:
     """A reader that nothing comes for."""
 
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:
+        raise AssertionError
+
     def deliver(self, tail: Tail, body: bytes) -> bool:
         return True
 

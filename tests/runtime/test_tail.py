@@ -32,6 +32,9 @@ class SlowSink:
         self.error: SessionError | None = None
         self._changed = trio.Event()
 
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:
+        raise AssertionError
+
     def deliver(self, tail: Tail, body: bytes) -> bool:
         if self.room == 0:
             return False
@@ -264,6 +267,9 @@ class BrokenSink(SlowSink):
     """Has a bug."""
 
     failure: Exception | None = None
+
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:
+        raise AssertionError
 
     def deliver(self, tail: Tail, body: bytes) -> bool:
         raise KeyError("a bug")

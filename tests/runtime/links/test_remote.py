@@ -108,6 +108,9 @@ class Reader:
         self.bodies: list[bytes] = []
         self.error: SessionError | None = None
 
+    def show(self, tail: Tail, frame: bytes, place: int) -> bool:
+        raise AssertionError
+
     def deliver(self, tail: Tail, body: bytes) -> bool:
         self.bodies.append(body)
         return True
