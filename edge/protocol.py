@@ -13,7 +13,15 @@ from msgspec import Meta, Raw
 
 from edge.errors import EdgeError, Problem, problem_of
 from edge.limits import Limits
-from runtime import IDENTIFIER_RULE, KIND_RULE, is_identifier, is_kind
+from runtime import (
+    DEPTH_MAX,
+    IDENTIFIER_RULE,
+    KIND_RULE,
+    is_identifier,
+    is_kind,
+    is_too_deep,
+    one_line,
+)
 
 PROTOCOL = "ringlog.v1"
 
@@ -22,9 +30,6 @@ REF_BYTES_MAX = 128
 
 TAIL_MAX = 1_000
 """Messages a join may ask for from the end; who wants more has a cursor to replay from."""
-
-DEPTH_MAX = 128
-"""Nesting of content and metadata: far above what chat products send, far below any parser's stack."""
 
 _NULL = Raw(b"null")
 _EMPTY = Raw(b"{}")
@@ -165,9 +170,6 @@ def check_ref(ref: bytes) -> None:
 
 _REF_STARTS = b'"-0123456789n'
 
-_LF, _CR = b"\n\r"
-_LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")
-
 
 def clean_content(raw: Raw | bytes) -> bytes:
     """Return valid JSON as one line of the client's own bytes.
@@ -180,33 +182,9 @@ def clean_content(raw: Raw | bytes) -> bytes:
     if raw is _EMPTY:
         return b"{}"
     content = bytes(raw)
-    # Depth d takes 2d brackets, so most content needs no look. Brackets in strings only cost the scan.
-    if (
-        len(content) > 2 * DEPTH_MAX
-        and content.count(b"{") + content.count(b"[") > DEPTH_MAX
-        and depth_of(content) > DEPTH_MAX
-    ):
+    if is_too_deep(content):
         raise EdgeError("too_deep", f"content is nested more than {DEPTH_MAX} deep")
-    # As numbers: a search for bytes in bytes first fails to take them for one, which costs ten times as much.
-    if _LF in content or _CR in content:
-        return content.translate(_LINE_BREAKS)
-    return content
-
-
-_BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{\]}]', re.DOTALL)
-
-
-def depth_of(content: bytes) -> int:
-    """Return how deep arrays and objects nest in valid JSON."""
-    depth = deepest = 0
-    for token in _BRACKETS.finditer(content):
-        byte = content[token.start()]
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+    return one_line(content)
 
 
 def check_name(name: str, field: str) -> None:

@@ -53,6 +53,7 @@ from runtime.identifiers import (
     is_kind,
     parse_time,
 )
+from runtime.jsontext import DEPTH_MAX, depth_of, is_too_deep, one_line
 from runtime.links.tls import LinkTls
 from runtime.member import Member
 from runtime.node import DISK_STALLED_SECONDS, Node
@@ -99,6 +100,7 @@ from runtime.tail import Follower, Sink, Tail, follow
 
 __all__ = [
     "AGENT_PREFIX",
+    "DEPTH_MAX",
     "DISK_STALLED_SECONDS",
     "IDENTIFIER_RULE",
     "INTERRUPT",
@@ -169,6 +171,7 @@ __all__ = [
     "check_lives",
     "close_dispatch",
     "decode_dispatch",
+    "depth_of",
     "due_at_ms",
     "encode_dispatch",
     "follow",
@@ -177,7 +180,9 @@ __all__ = [
     "is_frame",
     "is_identifier",
     "is_kind",
+    "is_too_deep",
     "numbered",
+    "one_line",
     "open_cluster",
     "open_node",
     "parse_time",

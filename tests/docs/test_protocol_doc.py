@@ -30,7 +30,6 @@ from edge.http_sessions import SESSIONS_DEFAULT
 from edge.limits import RESERVED_DESCRIPTORS, Limits
 from edge.openapi import describe
 from edge.protocol import (
-    DEPTH_MAX,
     REF_BYTES_MAX,
     TAIL_MAX,
     Create,
@@ -39,6 +38,7 @@ from edge.protocol import (
     encode_error,
     encode_hello,
 )
+from runtime import DEPTH_MAX
 from runtime.catalog import MEMBERS_MAX, METADATA_BYTES_MAX
 from runtime.deduplication import WINDOW
 from runtime.history import PAGE_BYTES_MAX

@@ -7,15 +7,14 @@ from hypothesis import strategies as st
 
 from edge.errors import EdgeError
 from edge.protocol import (
-    DEPTH_MAX,
     Join,
     Send,
     clean_content,
     decode_request,
-    depth_of,
     encode_refusal,
     find_ref,
 )
+from runtime import DEPTH_MAX, depth_of
 
 
 def refusal(data: bytes) -> EdgeError:

@@ -73,6 +73,7 @@ async def begin(server: SessionServer, policy: str = "queue") -> Dispatch:
 
 
 async def chunks(server: SessionServer, dispatch: Dispatch, first: int, last: int) -> None:
+    lsn_end = 0
     for number in range(first, last + 1):
         lsn_end = server.answering.add_chunk(dispatch, number, b'{"x":%d}' % number)
     await server.node.wait_durable(lsn_end)

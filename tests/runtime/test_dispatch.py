@@ -1,6 +1,8 @@
 """The states of a dispatch, by hand and by table."""
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -34,14 +36,15 @@ def streaming() -> Dispatch:
     return stream_dispatch(sent(), AT + 2, 200)
 
 
-IN_STATE = {
+def closed(state: DispatchState) -> Dispatch:
+    return close_dispatch(sent(), state, AT + 3, Ending())
+
+
+IN_STATE: dict[DispatchState, Callable[[], Dispatch]] = {
     S.QUEUED: queued,
     S.SENT: sent,
     S.STREAMING: streaming,
-    **{
-        state: lambda state=state: close_dispatch(sent(), state, AT + 3, Ending())
-        for state in (S.DONE, S.FAILED, S.INTERRUPTED, S.CANCELLED)
-    },
+    **{state: partial(closed, state) for state in (S.DONE, S.FAILED, S.INTERRUPTED, S.CANCELLED)},
 }
 
 
