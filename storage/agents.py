@@ -23,6 +23,7 @@ _CREATE = text("""
         updated_at_ms = excluded.updated_at_ms, deleted = 0,
         body = excluded.body, secrets = excluded.secrets
     WHERE agents.deleted = 1
+    RETURNING version
 """)
 
 # One parameter, however many are asked for; each is found by the primary key.
@@ -61,13 +62,13 @@ class AgentTable:
         """Return agents by key, of those that exist."""
         asked = msgspec.json.encode(list(set(keys))).decode()
         found = connection.execute(self._read, {"rows": asked})
-        rows = [_row_of(row._mapping) for row in found]
+        rows = [_row_of(row) for row in found.mappings()]
         return {row.key: row for row in rows}
 
 
-def create_agent(connection: Connection, row: AgentRow) -> bool:
-    """Store a new agent; return False if there is one that is not deleted."""
-    created = connection.execute(
+def create_agent(connection: Connection, row: AgentRow) -> int | None:
+    """Store a new agent and return its version; None if there is one that is not deleted."""
+    version: int | None = connection.scalar(
         _CREATE,
         {
             "workspace": row.workspace,
@@ -78,7 +79,7 @@ def create_agent(connection: Connection, row: AgentRow) -> bool:
             "secrets": row.secrets,
         },
     )
-    return created.rowcount == 1
+    return version
 
 
 def list_agents(
@@ -91,7 +92,7 @@ def list_agents(
     else:
         query = query.where(agents.c.workspace == workspace, agents.c.id > after[1])
     found = connection.execute(query.order_by(agents.c.workspace, agents.c.id).limit(limit))
-    return [_row_of(row._mapping) for row in found]
+    return [_row_of(row) for row in found.mappings()]
 
 
 def change_agent(connection: Connection, row: AgentRow, expected: AgentRow) -> bool:
@@ -117,12 +118,11 @@ def change_agent(connection: Connection, row: AgentRow, expected: AgentRow) -> b
 
 def delete_agent(connection: Connection, key: AgentKey, version: int, deleted_at_ms: int) -> bool:
     """Hide an agent that is at `version`, and erase its secrets."""
-    workspace, id = key
     deleted = connection.execute(
         update(agents)
         .where(
-            agents.c.workspace == workspace,
-            agents.c.id == id,
+            agents.c.workspace == key[0],
+            agents.c.id == key[1],
             agents.c.version == version,
             agents.c.deleted == 0,
         )

@@ -425,8 +425,8 @@ class Archive:
 
     # Agents
 
-    def create_agent(self, row: AgentRow) -> bool:
-        """Store a new agent; return False, and change nothing, if there is one of that id.
+    def create_agent(self, row: AgentRow) -> int | None:
+        """Store a new agent and return its version; None, and nothing is changed, if there is one of that id.
 
         The version is 1, or follows that of a deleted agent of this id: none is given out twice.
         """

@@ -20,13 +20,13 @@ def row(id: str = "a1", workspace: str = "default", **fields: object) -> AgentRo
 def test_an_agent_comes_back_as_it_was_stored(archive: Archive) -> None:
     body = '{"system":"é 漢字 😀 \\u0000 \'; DROP TABLE agents; -- :name %s"}'.encode()
     wanted = row(body=body)
-    assert archive.create_agent(wanted)
+    assert archive.create_agent(wanted) == 1
     assert archive.read_agents([wanted.key]) == {wanted.key: wanted}
 
 
 def test_an_id_is_taken_once_in_each_workspace(archive: Archive) -> None:
-    assert archive.create_agent(row())
-    assert not archive.create_agent(row(body=b"{}", secrets=b""))
+    assert archive.create_agent(row()) == 1
+    assert archive.create_agent(row(body=b"{}", secrets=b"")) is None
     assert archive.create_agent(row(workspace="other", body=b"{}"))
     read = archive.read_agents([("default", "a1"), ("other", "a1")])
     assert read == {("default", "a1"): row(), ("other", "a1"): row(workspace="other", body=b"{}")}
@@ -34,19 +34,19 @@ def test_an_id_is_taken_once_in_each_workspace(archive: Archive) -> None:
 
 def test_agents_are_read_many_at_once_and_only_those_that_are_there(archive: Archive) -> None:
     ids = [f"a{number}" for number in range(50)] + ["aZ9._:@~+=|-"]
-    for id in ids:
-        archive.create_agent(row(id))
-    asked = [("default", id) for id in ids] + [("other", "a1"), ("default", "none")]
+    for agent_id in ids:
+        archive.create_agent(row(agent_id))
+    asked = [("default", agent_id) for agent_id in ids] + [("other", "a1"), ("default", "none")]
     asked += [("default", "a1")] * 3
-    assert set(archive.read_agents(asked)) == {("default", id) for id in ids}
+    assert set(archive.read_agents(asked)) == {("default", agent_id) for agent_id in ids}
     assert archive.read_agents([]) == {}
     assert archive.read_agents([("default", "none")]) == {}
 
 
 def test_agents_are_listed_by_id_in_pages(archive: Archive) -> None:
     ids = ["B", "a", "a-1", "a:1", "b", "~"]
-    for id in reversed(ids):
-        archive.create_agent(row(id))
+    for agent_id in reversed(ids):
+        archive.create_agent(row(agent_id))
     archive.create_agent(row("a", workspace="other"))
     found = []
     after = ("default", "")
@@ -55,7 +55,7 @@ def test_agents_are_listed_by_id_in_pages(archive: Archive) -> None:
         after = page[-1].key
     assert found == sorted(ids)
     everyone = [each.key for each in archive.list_agents(None)]
-    assert everyone == [("default", id) for id in sorted(ids)] + [("other", "a")]
+    assert everyone == [("default", agent_id) for agent_id in sorted(ids)] + [("other", "a")]
     assert archive.list_agents(None, ("default", "~")) == [row("a", workspace="other")]
 
 
@@ -92,7 +92,7 @@ def test_an_id_that_is_used_again_goes_on_counting(archive: Archive) -> None:
     archive.create_agent(row())
     archive.delete_agent(("default", "a1"), 1, 5_000)
     again = row(created_at_ms=9_000, updated_at_ms=9_000, body=b'{"again":1}')
-    assert archive.create_agent(again)
+    assert archive.create_agent(again) == 3
     assert archive.read_agents([again.key]) == {again.key: replace(again, version=3)}
 
 
@@ -103,7 +103,7 @@ def test_of_those_who_act_at_once_one_succeeds(archive: Archive, attempt: int) -
 
     def create(number: int) -> bool:
         barrier.wait()
-        return archive.create_agent(row(body=b'{"by":%d}' % number))
+        return archive.create_agent(row(body=b'{"by":%d}' % number)) == 1
 
     def change(number: int) -> bool:
         barrier.wait()
