@@ -7,6 +7,7 @@
 """
 
 from functools import partial
+from pathlib import Path
 
 from agents import Vault, make_key_file, parse_keys, read_keys
 from edge.config import Config
@@ -29,9 +30,17 @@ def open_vault(config: Config) -> Vault:
     if is_shared(config):
         return Vault()
     path = config.data / SECRETS_KEY_NAME
-    return Vault(read_keys(path) if path.exists() else (), partial(make_key_file, path))
+    return Vault(read_keys(path) if _may_exist(path) else (), partial(make_key_file, path))
 
 
 def is_shared(config: Config) -> bool:
     """Tell whether other processes are to read what this one seals."""
     return config.link is not None or config.role == "edge"
+
+
+def _may_exist(path: Path) -> bool:
+    """Tell whether there is a file, or something that only reading it will tell."""
+    try:
+        return path.exists()
+    except OSError:
+        return True

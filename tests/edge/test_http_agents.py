@@ -91,7 +91,12 @@ async def test_the_same_again_is_answered_without_the_signing_secret(http: HttpC
     again = await http.post("/v1/agents", WEBHOOK)
     assert (again.status, again.json()) == (200, agent)
     assert "location" not in again.headers
-    for other in ({"concurrency": 3}, {"headers": {}}, {"headers": {"X-Team": "x"}}):
+    others: list[dict[str, Any]] = [
+        {"concurrency": 3},
+        {"headers": {}},
+        {"headers": {"X-Team": "x"}},
+    ]
+    for other in others:
         refused = await http.post("/v1/agents", WEBHOOK | other)
         assert (refused.status, refused.code) == (409, "agent_exists")
         assert CANARY.encode() not in refused.body
