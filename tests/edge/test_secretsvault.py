@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,34 @@ def test_up_makes_a_key_and_gives_it_to_all(tmp_path: Path) -> None:
 # No secret shows
 
 
+def misuse(tell: Callable[..., int], agent: dict[str, Any], signing: str) -> None:
+    """Do what is refused, and what is not, with secrets in each place where they could be."""
+    headers = agent["headers"]
+    for body in (
+        agent,
+        agent | {"concurrency": 0},
+        agent | {"headers": {"X-Three": f"{CANARY}-3\r\nX: y"}},
+        agent | {"headers": {"X-Three": [f"{CANARY}-4"]}},
+        agent | {"headers": f"{CANARY}-5"},
+        agent | {"signing_secret": f"whsec_{CANARY}"},
+        agent | {"headers": {"Host": CANARY}},
+        agent | {"type": "pull", "url": None},
+        agent | {"unknown": CANARY},
+        agent | {"headers": headers | {"X-Two": f"{CANARY}-6"}},
+    ):
+        for who in ("all", "read", "none"):
+            tell("POST", "/v1/agents", body, who)
+    change = {"headers": {"X-Three": f"{CANARY}-7"}, "signing_secret": signing}
+    assert tell("PATCH", "/v1/agents/support", change) == 200
+    tell("PATCH", "/v1/agents/support", change | {"expected_version": 9})
+    tell("PATCH", "/v1/agents/none", change)
+    tell("PATCH", "/v1/agents/echo", change)
+    tell("PATCH", "/v1/agents/support", change, "read")
+    tell("GET", "/v1/agents")
+    tell("GET", "/v1/agents/support")
+    tell("GET", "/metrics")
+
+
 def test_no_secret_of_an_agent_is_ever_logged_answered_or_stored(tmp_path: Path) -> None:
     """Everything that can be done with agents, also wrongly, with secrets that are then looked for everywhere."""
     key = make_key()
@@ -218,29 +247,7 @@ def test_no_secret_of_an_agent_is_ever_logged_answered_or_stored(tmp_path: Path)
         headers = {"Authorization": f"Bearer {CANARY}-1", "X-Two": f"{CANARY}-2"}
         agent = WEBHOOK | {"headers": headers, "signing_secret": signing}
         assert tell("POST", "/v1/agents", agent) == 201
-        for body in (
-            agent,
-            agent | {"concurrency": 0},
-            agent | {"headers": {"X-Three": f"{CANARY}-3\r\nX: y"}},
-            agent | {"headers": {"X-Three": [f"{CANARY}-4"]}},
-            agent | {"headers": f"{CANARY}-5"},
-            agent | {"signing_secret": f"whsec_{CANARY}"},
-            agent | {"headers": {"Host": CANARY}},
-            agent | {"type": "pull", "url": None},
-            agent | {"unknown": CANARY},
-            agent | {"headers": headers | {"X-Two": f"{CANARY}-6"}},
-        ):
-            for who in ("all", "read", "none"):
-                tell("POST", "/v1/agents", body, who)
-        change = {"headers": {"X-Three": f"{CANARY}-7"}, "signing_secret": signing}
-        assert tell("PATCH", "/v1/agents/support", change) == 200
-        tell("PATCH", "/v1/agents/support", change | {"expected_version": 9})
-        tell("PATCH", "/v1/agents/none", change)
-        tell("PATCH", "/v1/agents/echo", change)
-        tell("PATCH", "/v1/agents/support", change, "read")
-        tell("GET", "/v1/agents")
-        tell("GET", "/v1/agents/support")
-        tell("GET", "/metrics")
+        misuse(tell, agent, signing)
         assert tell("POST", "/v1/agents", agent | {"id": "second"}) == 201
         assert tell("DELETE", "/v1/agents/second") == 204
         made = guarded.ask("POST", "/v1/agents", WEBHOOK | {"id": "third"}, guarded.keys["all"])[1]
