@@ -13,6 +13,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from edge.errors import EdgeError, encode_problem, problem_headers, problem_of
+from edge.http_agents import AgentRoutes
 from edge.http_messages import MessageRoutes
 from edge.http_operations import OperationRoutes
 from edge.http_request import no_content, redact_query
@@ -60,6 +61,7 @@ def all_routes(services: Services) -> list[Route]:
     return [
         *SessionRoutes(services).routes(),
         *MessageRoutes(services).routes(),
+        *AgentRoutes(services).routes(),
         *OperationRoutes(services).routes(),
         *RingRoutes(services).routes(),
     ]

@@ -8,7 +8,8 @@ This is the only module that reads the environment. A field of `Config` or `Clie
 where an option is written down: its flag, its variable, its key in the file, its check, its help text and
 its line in `ringlog config show` all come from there.
 
-A variable that holds a secret may be given as a file instead (`RINGLOG_ARCHIVE_FILE=/run/secrets/url`).
+A variable that holds a secret may be given as a file instead (`RINGLOG_ARCHIVE_FILE=/run/secrets/url`). A key
+is a file everywhere but in its variable, and is read by who needs it: a command that does not may not be allowed to.
 Unknown keys in `ringlog.toml` are errors. Unknown `RINGLOG_*` variables are not, only reported by
 `ringlog doctor`: Kubernetes sets `RINGLOG_PORT` and the like in every pod beside a service of that name.
 """
@@ -25,6 +26,7 @@ from edge.values import (
     GIB,
     MIB,
     Address,
+    HiddenText,
     parse_address,
     parse_archive,
     parse_choice,
@@ -78,6 +80,8 @@ class Option:
     help: str
     many: bool = False
     secret: bool = False
+    in_file: bool = False
+    """What is given is the path of a file that holds it; its variable holds it itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,17 @@ class Config:
         Path | None, Option(parse_path, None, "certificate chain, PEM; needs --tls-key")
     ]
     tls_key: Annotated[Path | None, Option(parse_path, None, "private key, PEM; needs --tls-cert")]
+    secrets_key: Annotated[
+        Path | HiddenText | None,
+        Option(
+            parse_path,
+            None,
+            "file with the keys that seal the secrets of agents, the newest first; by default secrets.key in the data"
+            " directory, made when it is needed, but not in a cluster",
+            secret=True,
+            in_file=True,
+        ),
+    ]
     log_level: Annotated[
         str,
         Option(
@@ -280,6 +295,11 @@ def failpoint_to_arm(environment: Mapping[str, str] = os.environ) -> str:
     return environment.get(FAILPOINT_VARIABLE, "")
 
 
+def read_variable(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return a variable that somebody has named on the command line, because a secret must not stand there."""
+    return environment.get(name)
+
+
 def unknown_variables(environment: Mapping[str, str] = os.environ) -> list[str]:
     """Return the RINGLOG_* variables that no option reads: likely misspelt."""
     known = {PREFIX + "CONFIG"}
@@ -304,7 +324,7 @@ def _shown(value: object, declared: Option) -> str:
         return ""
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
-    return redact(str(value)) if declared.secret else str(value)
+    return redact(str(value)) if declared.secret and not declared.in_file else str(value)
 
 
 def _load(
@@ -337,9 +357,12 @@ def _find(
         return flag, f"flag --{name.replace('_', '-')}"
     variable = PREFIX + name.upper()
     if environment.get(variable):
-        return environment[variable], f"environment {variable}"
+        text = environment[variable]
+        return HiddenText(text) if declared.in_file else text, f"environment {variable}"
     if declared.secret and environment.get(variable + "_FILE"):
         path = environment[variable + "_FILE"]
+        if declared.in_file:
+            return path, f"environment {variable}_FILE"
         return _read_secret(name, Path(path), variable), f"environment {variable}_FILE"
     if name in table:
         return table[name], table_origin
@@ -347,14 +370,14 @@ def _find(
 
 
 def _parse(name: str, declared: Option, raw: object, origin: str) -> Any:
-    if raw is None:
-        return None
+    if raw is None or isinstance(raw, HiddenText):
+        return raw
     try:
         if declared.many:
             return tuple(declared.parse(part) for part in parse_list(raw))
         return declared.parse(parse_single(raw))
     except ValueError as error:
-        value = redact(str(raw)) if declared.secret else raw
+        value = redact(str(raw)) if declared.secret and not declared.in_file else raw
         raise ConfigError(name, value, origin, str(error)) from None
 
 

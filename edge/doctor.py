@@ -21,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from agents import SecretsKeyInvalidError
 from edge.config import Config, shown, unknown_variables
+from edge.secretsvault import is_shared, open_vault
 from edge.values import GIB, KIB, MIB, Address
 from storage import (
     ApiKey,
@@ -74,6 +76,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _check_listen(config, holder)
     if holder is None:
         yield from _check_start(config, state)
+    yield from _check_secrets_key(config)
     if config.tls_cert is not None and config.tls_key is not None:
         yield _check_tls(config.tls_cert, config.tls_key)
     if config.link_cert is not None and config.link_key is not None:
@@ -359,6 +362,24 @@ def _check_keys(config: Config, keys: list[ApiKey]) -> Iterator[Finding]:
             "keys",
             f"{config.listen} can be reached from other machines, and there is no key yet",
             "create one first: ringlog key create NAME (same --data or --archive); or listen on 127.0.0.1",
+        )
+
+
+def _check_secrets_key(config: Config) -> Iterator[Finding]:
+    """Look at the keys for secrets of agents, where there are some or should be."""
+    try:
+        vault = open_vault(config)
+    except SecretsKeyInvalidError as error:
+        yield Finding("failure", "secrets key", str(error), error.hint)
+        return
+    if vault.key_ids:
+        yield Finding("ok", "secrets key", f"newest first: {', '.join(vault.key_ids)}")
+    elif is_shared(config):
+        yield Finding(
+            "warning",
+            "secrets key",
+            "none: agents with secrets are refused in a cluster",
+            "give every process the same: --secrets-key FILE",
         )
 
 

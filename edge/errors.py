@@ -171,6 +171,32 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "ahead_of_log": ErrorKind(
             409, "The cursor is beyond the head", "start again from details.head_seq"
         ),
+        # Agents.
+        "agent_not_found": ErrorKind(
+            404,
+            "No such agent",
+            "the agents are in GET /v1/agents; create one with POST /v1/agents",
+        ),
+        "agent_exists": ErrorKind(
+            409, "The agent exists", "choose another id, or change the agent with PATCH"
+        ),
+        "agent_built_in": ErrorKind(
+            409, "The agent is built in", "create an agent of that type under another id"
+        ),
+        "secrets_key_missing": ErrorKind(
+            503,
+            "There is no key for secrets",
+            "start every process with the same --secrets-key FILE, or RINGLOG_SECRETS_KEY",
+        ),
+        "secrets_key_unknown": ErrorKind(
+            503, "The key of a secret is not here", "see docs/agents.md on keys that are lost"
+        ),
+        "invalid_secrets_key": ErrorKind(
+            503, "The key for secrets cannot be used", "look at the file that is named"
+        ),
+        "secrets_damaged": ErrorKind(
+            500, "A secret cannot be opened", "give the agent its secrets anew with PATCH"
+        ),
         # The ring.
         "no_ring": ErrorKind(404, "There is no ring", "start an owner with --link HOST:PORT"),
         "node_not_found": ErrorKind(404, "No such node", "the nodes are in GET /v1/ring"),

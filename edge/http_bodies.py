@@ -146,6 +146,45 @@ class MessagePage(msgspec.Struct):
     has_more: bool
 
 
+class Agent(msgspec.Struct):
+    """An agent. Of its secrets only the names and the number; `signing_secret` where one was just made for it."""
+
+    id: str
+    type: str
+    url: str | None
+    model: str | None
+    system: str | None
+    status: str
+    message_history_mode: str
+    message_history_limit: int
+    timeout_ms: int
+    connect_timeout_ms: int
+    first_byte_timeout_ms: int
+    idle_timeout_ms: int
+    debounce_window_ms: int
+    debounce_max_ms: int
+    concurrency: int
+    attempts_max: int
+    on_message: str
+    on_loss: str
+    metadata: Any
+    header_names: list[str]
+    signing_secrets: int
+    built_in: bool
+    version: int
+    created_at: str | None
+    updated_at: str | None
+    signing_secret: str | UnsetType = UNSET
+
+
+class AgentPage(msgspec.Struct):
+    """Agents by id; `next_cursor` asks for the page after this one."""
+
+    data: list[Agent]
+    next_cursor: str | None
+    has_more: bool
+
+
 class ChangeNode(msgspec.Struct, forbid_unknown_fields=True):
     """A node whose place in the ring changes. `force` gives slots also to nodes that do not live."""
 

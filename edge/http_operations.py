@@ -14,7 +14,7 @@ from edge.http_request import Query, caller, json_response, no_content, open_ses
 from edge.metrics import CONTENT_TYPE
 from edge.openapi import describe
 from edge.protocol import check_name
-from edge.routes import METHODS, Route
+from edge.routes import Route
 from edge.services import Services
 from runtime import Standing, WaitingReply, format_time
 
@@ -30,7 +30,7 @@ class OperationRoutes:
 
     def routes(self) -> list[Route]:
         """Return what is served here."""
-        routes = [
+        return [
             Route("/healthz", "GET", self.health),
             Route("/readyz", "GET", self.ready),
             Route("/metrics", "GET", self.metrics),
@@ -40,9 +40,6 @@ class OperationRoutes:
             Route("/v1/sessions/<session>/stop", "POST", self.stop),
             Route("/v1/users/<user>/inbox", "GET", self.inbox),
         ]
-        for path in ("/v1/agents", "/v1/agents/<path:rest>"):
-            routes += [Route(path, method, self.later) for method in METHODS]
-        return routes
 
     async def health(self) -> Response:
         """Answer: the process is alive."""
@@ -121,11 +118,6 @@ class OperationRoutes:
         """Refuse: there are no inboxes yet."""
         caller(self._services, "read")
         raise EdgeError("not_built", f"there is no inbox of {user} yet")
-
-    async def later(self, **_: str) -> Response:
-        """Refuse: agents come later."""
-        caller(self._services, "read")
-        raise EdgeError("not_built", "agents are not built yet")
 
 
 def _readiness(role: str, standing: Standing) -> Readiness:

@@ -91,7 +91,7 @@ async def read_body(decoder: "msgspec.json.Decoder[T]") -> T:
         data.decode()
         return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        refuse_json(data, error)
+        refuse_json(data, error, tagged=False)
 
 
 async def open_session(

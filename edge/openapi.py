@@ -9,9 +9,12 @@ from typing import Any
 
 import msgspec
 
+from agents import ChangeAgent, CreateAgent
 from edge.errors import ERRORS, PROBLEM_CONTENT_TYPE
 from edge.http_bodies import (
     Ack,
+    Agent,
+    AgentPage,
     AppendMessage,
     ChangeNode,
     ChangeSession,
@@ -39,10 +42,11 @@ from edge.version import VERSION
 JSON = "application/json"
 
 REQUESTS = (
-    AppendMessage, ChangeNode, ChangeSession, ChangeWeight, CreateSession, MarkRead, MintToken, Rebalance, RemoveNode,
+    AppendMessage, ChangeAgent, ChangeNode, ChangeSession, ChangeWeight, CreateAgent, CreateSession, MarkRead,
+    MintToken, Rebalance, RemoveNode,
 )  # fmt: skip
 ANSWERS = (
-    Ack, Health, MessagePage, ProblemDocument, Readiness, ReadCursor, RingChanged, RingHistory, RingPlan, RingState,
+    Ack, Agent, AgentPage, Health, MessagePage, ProblemDocument, Readiness, ReadCursor, RingChanged, RingHistory, RingPlan, RingState,
     Session, SessionPage, Token,
 )  # fmt: skip
 _SCHEMA = "#/components/schemas/{name}"
@@ -67,6 +71,7 @@ class Operation:
 
 ONE = "/v1/sessions/{session}"
 SESSION = ("session",)
+AGENT = "/v1/agents/{agent}"
 RING = "/v1/ring"
 
 OPERATIONS = (
@@ -112,12 +117,24 @@ OPERATIONS = (
         "/v1/tokens", "post", "Mint a user token", body=MintToken, answers={201: Token}
     ),
     Operation("/v1/ws", "get", "Open a WebSocket (docs/protocol.md)", answers={101: None}),
-    *(
-        Operation("/v1/agents", method, "agents: not built yet")
-        for method in ("get", "post", "patch", "delete")
+    Operation(
+        "/v1/agents", "post", "Create an agent",
+        body=CreateAgent, answers={201: Agent, 200: Agent},
+    ),
+    Operation(
+        "/v1/agents", "get", "List agents by id", ("cursor", "limit"), answers={200: AgentPage}
+    ),
+    Operation(AGENT, "get", "Show an agent", ("agent",), answers={200: Agent}),
+    Operation(
+        AGENT, "patch", "Change an agent; null removes a header",
+        ("agent",), ChangeAgent, answers={200: Agent},
+    ),
+    Operation(
+        AGENT, "delete", "Delete an agent and its secrets",
+        ("agent", "expected_version"), answers={204: None},
     ),
     *(
-        Operation("/v1/agents/{rest}", method, "agents: not built yet", ("rest",))
+        Operation(f"{AGENT}/{{rest}}", method, "Calls of agents: not built yet", ("agent", "rest"))
         for method in ("get", "post", "patch", "delete")
     ),
     Operation(RING, "get", "The nodes and what they own", ("probe",), answers={200: RingState}),
@@ -232,11 +249,17 @@ def _parameter(name: str, place: str, kind: str, description: str) -> dict[str, 
 
 _PARAMETERS = {
     "session": _parameter("session", "path", "string", "The session's id"),
+    "agent": _parameter("agent", "path", "string", "The agent's id"),
+    "expected_version": _parameter(
+        "expected_version", "query", "integer", "Only if it is at this version"
+    ),
     "user": _parameter("user", "path", "string", "The user's id"),
     "rest": _parameter("rest", "path", "string", "Anything below"),
     "user_id": _parameter("user_id", "query", "string", "Only this user's sessions"),
     "cursor": _parameter("cursor", "query", "string", "The next_cursor of the page before"),
-    "limit": _parameter("limit", "query", "integer", "Rows of one page, 1 to 1000"),
+    "limit": _parameter(
+        "limit", "query", "integer", "Rows of one page, 1 to 1000; of agents, to 200"
+    ),
     "include_archived": _parameter(
         "include_archived", "query", "boolean", "List archived sessions too"
     ),

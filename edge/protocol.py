@@ -208,8 +208,11 @@ _LONE_SURROGATE = re.compile(
 _NAMED = re.compile(r"(?:field `(?P<name>[^`]*)`)|(?:at `\$\.?(?P<path>[^`]*)`)")
 
 
-def refuse_json(data: bytes, error: Exception) -> NoReturn:
-    """Raise the `EdgeError` for bytes that `msgspec` did not take; `error` is what it said."""
+def refuse_json(data: bytes, error: Exception, *, tagged: bool = True) -> NoReturn:
+    """Raise the `EdgeError` for bytes that `msgspec` did not take; `error` is what it said.
+
+    `tagged`: `type` says what they are, as it does in a frame, and not in a body.
+    """
     text = str(error)
     if isinstance(error, UnicodeDecodeError):
         raise EdgeError("bad_utf8", f"not valid UTF-8 at byte {error.start}") from None
@@ -225,7 +228,7 @@ def refuse_json(data: bytes, error: Exception) -> NoReturn:
         raise EdgeError("unknown_field", f"field {field} is not known here", field=field) from None
     if "missing required" in text:
         raise EdgeError("missing_field", f"field {field} is missing", field=field) from None
-    if field == "type":
+    if field == "type" and tagged:
         raise EdgeError(
             "unknown_type", f"{text.partition(' - ')[0]} of type", field=field
         ) from None

@@ -32,6 +32,7 @@ from typing import NoReturn
 import structlog
 import trio
 
+from agents import AgentError, Registry, Vault
 from edge.acceptor import Acceptor, open_listener, serve_accepted, serve_connections
 from edge.app import build_app
 from edge.auth import SIGNING_KEY_NAME, Authenticator
@@ -46,6 +47,7 @@ from edge.origin import OriginPolicy
 from edge.printable import escape
 from edge.pump import Pump
 from edge.runtime_options import cluster_options, node_options
+from edge.secretsvault import open_vault
 from edge.services import Services
 from edge.stream_ws import StreamWebSockets
 from edge.values import Address
@@ -119,6 +121,7 @@ class Server:
         self.ready = False
         self._ended = False
         self._door: Door
+        self._vault: Vault
         self._member: Member | None = None
         self._started = time.perf_counter()
         self._limits = Limits()
@@ -137,6 +140,7 @@ class Server:
         listener = _bind(config.listen, self._limits)
         async with listener, open_door(listener, config.role, self._limits) as self._door:
             await trio.to_thread.run_sync(_make_data_directory, config)
+            self._vault = await trio.to_thread.run_sync(open_vault, config)
             async with _open_archive(config) as archive:
                 auth = await _open_authenticator(archive, config)
                 async with AsyncExitStack() as stack:
@@ -189,7 +193,8 @@ class Server:
         metrics.attach(node, pump.board)
         # Where it is alone, a ring in the archive is one of an earlier life.
         ring_archive = None if metrics.cluster is None else archive
-        services = Services(host, auth, origins, limits, metrics, config.role, ring_archive)
+        agents = Registry(archive, self._vault, lambda: time.time_ns() // 1_000_000)
+        services = Services(host, auth, origins, limits, metrics, agents, config.role, ring_archive)
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)
         acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)
@@ -294,7 +299,9 @@ class Server:
         if any(isinstance(cause, KeyboardInterrupt) for cause in causes):
             return EXIT_INTERRUPTED
         for cause in causes:
-            if not self.ready and isinstance(cause, StartError | StorageError | OSError):
+            if not self.ready and isinstance(
+                cause, StartError | StorageError | AgentError | OSError
+            ):
                 hint = getattr(cause, "hint", "") or "`ringlog doctor` looks at what a server needs"
                 line = f"ringlog: cannot start: {escape(_reason(cause))}; {hint}"
                 print(line, file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from agents import Registry
 from edge.auth import Authenticator
 from edge.limits import Limits
 from edge.metrics import Metrics
@@ -53,6 +54,7 @@ class Services:
     origins: OriginPolicy
     limits: Limits
     metrics: Metrics
+    agents: Registry
     role: str = "all"
     ring_archive: Archive | None = None
     """The archive, where this process takes part in a ring that it holds."""

@@ -7,7 +7,7 @@ that need a range or a list return such a function.
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,6 +37,16 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenText:
+    """A secret that was given as text; it does not show itself."""
+
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return "…"
 
 
 def parse_address(text: str) -> Address:

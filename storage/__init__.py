@@ -5,6 +5,7 @@ A record becomes durable in the `CommitLog` (`open_commit_log`), and is kept in 
 cursor, which moves in the transaction that adds the rows.
 """
 
+from storage.agents import AgentKey, AgentRow
 from storage.archive import Archive, ArchiveStatistics
 from storage.archiveopening import ArchiveState, open_archive, probe_archive
 from storage.batches import REPLICATED
@@ -87,6 +88,8 @@ __all__ = [
     "LOST_SEQS",
     "REPLICATED",
     "UNKNOWN_SECONDS",
+    "AgentKey",
+    "AgentRow",
     "ApiKey",
     "Archive",
     "ArchiveBehindLogError",

@@ -11,25 +11,17 @@ again later. If it came out of `flush`, its COMMIT may have happened all the sam
 `read_cursor`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TypeVar
+from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from storage import batches, history, keys, losses, membership, ownership
+from storage import agents, batches, history, keys, losses, membership, ownership
+from storage.agents import AgentKey, AgentRow, AgentTable
 from storage.batches import REPLICATED, BatchWriter
 from storage.dialect import Dialect, RingNotices
 from storage.dispatches import DispatchReader
-from storage.errors import (
-    ArchiveUnavailableError,
-    CorruptLogError,
-    CursorMismatchError,
-    NodeReturnedError,
-)
-from storage.failpoints import failpoint
+from storage.errors import CorruptLogError, CursorMismatchError, NodeReturnedError
 from storage.history import SEQ_END, History, SessionKey, SessionSnapshot
 from storage.keys import ApiKey
 from storage.losses import Loss
@@ -37,8 +29,7 @@ from storage.membership import Heartbeat, Membership, Place, PlannedChange, Ring
 from storage.ownership import NodeState, Ownership
 from storage.record import Record, SessionRecord, StoredRecord
 from storage.rows import RowsRefusedError, RowWriter
-
-T = TypeVar("T")
+from storage.transactions import Transactions
 
 PAGE_BYTES_MAX = 8 * 2**20
 """Bytes of bodies in one page unless told otherwise: what a reader takes into memory."""
@@ -68,8 +59,11 @@ class Archive:
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        transactions = Transactions(dialect)
+        self._transaction, self._read = transactions.begin, transactions.read
         self._rows = RowWriter(dialect)
         self._history = History(dialect)
+        self._agents = AgentTable(dialect.rows_sql)
         self._mark = losses.prepare_mark(dialect.rows_sql)
         self.dispatches = DispatchReader(self._read)
         """Calls to agents."""
@@ -432,6 +426,38 @@ class Archive:
         with self._transaction() as connection:
             return keys.read_secret(connection, name)
 
+    # Agents
+
+    def create_agent(self, row: AgentRow) -> int | None:
+        """Store a new agent and return its version; None, and nothing is changed, if there is one of that id.
+
+        The version is 1, or follows that of a deleted agent of this id: none is given out twice.
+        """
+        with self._transaction() as connection:
+            return agents.create_agent(connection, row)
+
+    def read_agents(self, keys: Sequence[AgentKey]) -> dict[AgentKey, AgentRow]:
+        """Return agents by (workspace, id), of those that exist and are not deleted."""
+        return self._read(lambda connection: self._agents.read(connection, keys))
+
+    def list_agents(
+        self, workspace: str | None, after: AgentKey = ("", ""), limit: int = 1_000
+    ) -> list[AgentRow]:
+        """Return the agents of a workspace, or of all, ascending by (workspace, id), beginning after `after`."""
+        return self._read(
+            lambda connection: agents.list_agents(connection, workspace, after, limit)
+        )
+
+    def change_agent(self, row: AgentRow, expected: AgentRow) -> bool:
+        """Replace an agent; return False if it is not as `expected` any more, in its version or its secrets."""
+        with self._transaction() as connection:
+            return agents.change_agent(connection, row, expected)
+
+    def delete_agent(self, key: AgentKey, version: int, deleted_at_ms: int) -> bool:
+        """Hide an agent and erase its secrets; return False if it is not at `version` any more."""
+        with self._transaction() as connection:
+            return agents.delete_agent(connection, key, version, deleted_at_ms)
+
     # Operation
 
     def statistics(self) -> ArchiveStatistics:
@@ -471,33 +497,3 @@ class Archive:
             flush(self._rows.write)
         except RowsRefusedError:
             flush(self._rows.write_carefully)
-
-    @contextmanager
-    def _transaction(self, name: str = "") -> Iterator[Connection]:
-        """Commit at the end of the block, roll back if it raises; one with a name has failpoints."""
-        try:
-            with self._dialect.writer.begin() as connection:
-                yield connection
-                failpoint(f"{name}.written")
-            failpoint(f"{name}.committed")
-        except SQLAlchemyError as error:
-            raise unavailable(self._dialect, error) from error
-
-    def _read(self, query: Callable[[Connection], T]) -> T:
-        """Run one query, and once more if its connection turns out to be an old, dead one."""
-        try:
-            try:
-                with self._dialect.reader.connect() as connection:
-                    return query(connection)
-            except DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-            with self._dialect.reader.connect() as connection:
-                return query(connection)
-        except SQLAlchemyError as error:
-            raise unavailable(self._dialect, error) from error
-
-
-def unavailable(dialect: Dialect, error: Exception) -> ArchiveUnavailableError:
-    """Return a database's error as ours."""
-    return ArchiveUnavailableError(dialect.reason(error), dialect.hint)

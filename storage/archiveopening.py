@@ -6,11 +6,12 @@ import msgspec
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from storage.archive import Archive, unavailable
+from storage.archive import Archive
 from storage.dialect import Dialect
 from storage.errors import ArchiveTooNewError, ArchiveUnavailableError
 from storage.schema import REVISION
 from storage.sqlite import SqliteDialect
+from storage.transactions import unavailable
 
 _REVISION = text("SELECT version_num FROM alembic_version")
 

@@ -17,6 +17,8 @@ Invariants:
   dispatch.
 * `session_members` is derived from `sessions` (its owner and its `members`), for listing by user.
 
+* `agents.secrets` are sealed under a key that is not in the archive; a deleted agent has none.
+
 Text is compared byte by byte (`COLLATE "C"`), so that both databases order ids as Python does.
 SQLite's tables are STRICT, so that a value of the wrong type is refused there too. `messages`
 keeps its rowid: clustering the rows by session instead made flushes to 5,000 sessions three times
@@ -41,7 +43,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The migration that these tables belong to: the newest one in `storage/migrations/versions`."""
 
 metadata = MetaData()
@@ -278,5 +280,20 @@ secrets = Table(
     metadata,
     Column("name", name_type, primary_key=True),
     Column("value", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    Column("workspace", name_type, nullable=False),
+    Column("id", name_type, nullable=False),
+    Column("version", integer_type, nullable=False),
+    Column("created_at_ms", integer_type, nullable=False),
+    Column("updated_at_ms", integer_type, nullable=False),
+    Column("deleted", integer_type, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("secrets", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("workspace", "id"),
     sqlite_strict=True,
 )

@@ -51,6 +51,7 @@ EXIT_CODES = {
     "archive_unavailable": ExitCode.UNREACHABLE,
     "invalid_config": ExitCode.USAGE,
     "invalid_field": ExitCode.USAGE,
+    "invalid_secrets_key": ExitCode.USAGE,
     "no_ring": ExitCode.NOT_FOUND,
     "node_not_found": ExitCode.NOT_FOUND,
     "nodes_silent": ExitCode.NOT_FOUND,

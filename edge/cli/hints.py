@@ -6,6 +6,8 @@ from typing import Any
 from edge.cli.failure import CommandError, ExitCode, refusal
 
 _HINTS = {
+    "agent_exists": "change it with `ringlog agent edit`, or choose another id",
+    "agent_not_found": "see `ringlog agent list`",
     "forbidden": "ask a member of the session, or give a secret key of the right scope with --key",
     "session_archived": "unarchive it over HTTP, or use another session",
     "session_deleted": "use a new session",

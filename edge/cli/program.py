@@ -9,7 +9,19 @@ from typing import Annotated
 
 import typer
 
-from edge.cli import check, configuration, flush, keys, log, node, ring, serving, session, slot
+from edge.cli import (
+    agent,
+    check,
+    configuration,
+    flush,
+    keys,
+    log,
+    node,
+    ring,
+    serving,
+    session,
+    slot,
+)
 from edge.cli.failure import CommandError, ExitCode, command_error
 from edge.cli.streams import OutputError, abandon, flush_stdout, prepare_streams, say
 from edge.printable import escape
@@ -45,6 +57,7 @@ def build(*added: typer.Typer) -> typer.Typer:
     program.command("doctor")(check.doctor)
     program.command("health")(check.health)
     program.add_typer(session.commands, name="session")
+    program.add_typer(agent.commands, name="agent")
     program.add_typer(log.commands, name="log")
     program.add_typer(flush.commands, name="flush")
     program.add_typer(configuration.commands, name="config")

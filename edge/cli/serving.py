@@ -29,7 +29,7 @@ def serve(*, config: Config) -> None:
     sys.exit(run_server(config))
 
 
-@takes(Config, "listen", "data", "archive", "log_format")
+@takes(Config, "listen", "data", "archive", "secrets_key", "log_format")
 def up(
     *,
     config: Config,
@@ -39,14 +39,18 @@ def up(
     """Run a cluster on this machine: edges, owners, and one archive. Ctrl-C stops all of it.
 
     The first edge listens on --listen, each other one on the port after. A process that ends is started again.
+    All seal the secrets of agents with the keys in secrets.key in --data, made if missing, unless others are given.
 
     \b
       ringlog up
       ringlog up --edges 2 --owners 4 --archive postgresql://ringlog@localhost/ringlog
     """
     from edge.supervisor import Part, run_cluster
+    from storage import make_directory
 
+    make_directory(config.data)
     common = [f"--archive={config.archive}", f"--log-format={config.log_format}"]
+    common += _secrets_key(config)
 
     def part(role: str, number: int, *more: str) -> Part:
         name = f"{role}-{number}"
@@ -55,7 +59,6 @@ def up(
         )
 
     listen = config.listen
-    config.data.mkdir(parents=True, exist_ok=True)
     run_cluster(
         [
             part("owner", number, "--listen=127.0.0.1:0", "--link=127.0.0.1:0")
@@ -66,4 +69,22 @@ def up(
             for number in range(edges)
         ],
         lambda name, line: say(f"{name:<9}  {line}"),
+    )
+
+
+def _secrets_key(config: Config) -> list[str]:
+    """Return the flag that gives every process the same keys; nothing if they find them in their environment."""
+    from agents import make_key_file
+    from edge.secretsvault import SECRETS_KEY_NAME, open_vault
+    from edge.values import HiddenText
+
+    if config.secrets_key is None:
+        path = config.data / SECRETS_KEY_NAME
+        make_key_file(path)
+        return [f"--secrets-key={path}"]
+    open_vault(config)
+    return (
+        []
+        if isinstance(config.secrets_key, HiddenText)
+        else [f"--secrets-key={config.secrets_key}"]
     )

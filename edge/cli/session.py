@@ -48,11 +48,11 @@ def list_sessions(
       ringlog session list --json | jq -r '.data[].id'
     """
     from edge.cli.remote import Remote
-    from edge.cli.transcript import read_session_page
+    from edge.cli.transcript import read_listing
 
     remote = Remote(config)
     answer = remote.get("/v1/sessions", user_id=user, limit=limit, cursor=cursor)
-    page = remote.read(read_session_page, answer)
+    page = remote.read(read_listing, answer)
     rows = page.data
     if not as_json:
         shown = ("id", "user_id", "members", "state", "created_at", "updated_at")
@@ -71,11 +71,11 @@ def show(*, config: ClientConfig, session: Session, as_json: Json = False) -> No
       ringlog session show demo
     """
     from edge.cli.remote import Remote, path_of
-    from edge.cli.transcript import read_session
+    from edge.cli.transcript import read_fields
 
     remote = Remote(config)
     answer = remote.get(path_of("sessions", session))
-    fields = remote.read(read_session, answer)
+    fields = remote.read(read_fields, answer)
     if as_json:
         Output(as_json=True).json_line(answer.strip())
     else:

@@ -34,8 +34,8 @@ class Page(msgspec.Struct):
     has_more: bool
 
 
-class SessionPage(msgspec.Struct):
-    """A page of sessions as the server gives it."""
+class Listing(msgspec.Struct):
+    """A page of sessions, or of agents, as the server gives it."""
 
     data: list[dict[str, Any]]
     next_cursor: str | None
@@ -48,7 +48,7 @@ class Ack(msgspec.Struct):
     duplicate: bool = False
 
 
-class _Session(msgspec.Struct):
+class _Named(msgspec.Struct):
     id: str
 
 
@@ -58,9 +58,9 @@ class _Text(msgspec.Struct):
 
 _decode: Callable[[bytes], Message | Gap] = msgspec.json.Decoder(Message | Gap).decode
 read_page = msgspec.json.Decoder(Page).decode
-read_session_page = msgspec.json.Decoder(SessionPage).decode
+read_listing = msgspec.json.Decoder(Listing).decode
 read_ack = msgspec.json.Decoder(Ack).decode
-_decode_session = msgspec.json.Decoder(_Session).decode
+_decode_named = msgspec.json.Decoder(_Named).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_text = msgspec.json.Decoder(_Text).decode
 
@@ -76,13 +76,13 @@ def span_of(line: bytes) -> tuple[int, int]:
     return (read.first, read.last) if isinstance(read, Gap) else (read.seq, read.seq)
 
 
-def read_session(answer: bytes) -> dict[str, Any]:
-    """Return the fields of a session.
+def read_fields(answer: bytes) -> dict[str, Any]:
+    """Return the fields of a session, or of an agent.
 
     Raises:
         msgspec.DecodeError: it is something else.
     """
-    _decode_session(answer)
+    _decode_named(answer)
     return _decode_fields(answer)
 
 

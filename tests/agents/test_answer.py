@@ -311,7 +311,8 @@ def test_pieces_are_the_same_however_the_bytes_are_cut(
     data: bytes, size: int, content_type: str
 ) -> None:
     def outcome(size: int) -> Any:
-        made, pieces = parser(content_type=content_type), []
+        made = parser(content_type=content_type)
+        pieces: list[Piece] = []
         try:
             for start in range(0, len(data), size):
                 pieces.extend(made.feed(data[start : start + size]))

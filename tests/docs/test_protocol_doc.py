@@ -13,6 +13,7 @@ import pytest
 
 import edge.errors
 from edge.errors import ERRORS
+from edge.http_agents import AGENTS_DEFAULT, AGENTS_PAGE_MAX
 from edge.http_bodies import (
     AppendMessage,
     ChangeNode,
@@ -60,6 +61,8 @@ CONSTANTS = {
     "metadata_bytes_max": METADATA_BYTES_MAX,
     "client_ids_remembered": WINDOW,
     "sessions_default": SESSIONS_DEFAULT,
+    "agents_default": AGENTS_DEFAULT,
+    "agents_page_max": AGENTS_PAGE_MAX,
     "page_bytes_max": PAGE_BYTES_MAX,
     "list_wait_seconds": ARCHIVE_WAIT_SECONDS,
     "requests_per_connection_max": KEEP_ALIVE_REQUESTS_MAX,

@@ -74,7 +74,9 @@ class Guarded:
 
 
 @contextmanager
-def open_guarded(directory: Path, *flags: str) -> Iterator[Guarded]:
+def open_guarded(
+    directory: Path, *flags: str, environment: dict[str, str] | None = None
+) -> Iterator[Guarded]:
     """A server whose archive holds a key of each kind in `SCOPES`; it must end without an error."""
     archive_url = f"sqlite:///{directory}/archive.db"
     keys = {name: generate_key() for name in SCOPES}
@@ -85,7 +87,8 @@ def open_guarded(directory: Path, *flags: str) -> Iterator[Guarded]:
     archive.revoke_key("revoked", 2)
     signing_key = archive.secret(SIGNING_KEY_NAME)
     archive.close()
-    with server_process(directory / "data", f"--archive={archive_url}", *flags) as server:
+    flags = (f"--archive={archive_url}", *flags)
+    with server_process(directory / "data", *flags, environment=environment) as server:
         yield Guarded(server.wait_ready(), keys, signing_key)
         assert [event for event in server.events() if event["level"] == "error"] == []
         assert server.stop() == 0

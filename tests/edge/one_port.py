@@ -2,6 +2,7 @@
 
 import ssl
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import NamedTuple
 
 import trio
 
+from agents import Registry, Vault
+from agents.secretskey import make_key
 from edge.acceptor import Acceptor, open_listener, serve_connections
 from edge.app import build_app
 from edge.auth import Authenticator, hash_key
@@ -85,6 +88,7 @@ async def open_one_port(
     allowed_hosts: Iterable[str] = (),
     ssl_context: ssl.SSLContext | None = None,
     directory: Directory | None = None,
+    vault: Vault | None = None,
 ) -> AsyncIterator[OnePort]:
     """Serve until the block ends; development mode unless `auth` has keys."""
     limits = limits or Limits()
@@ -97,7 +101,10 @@ async def open_one_port(
     try:
         options = NodeOptions(data_dir=data_dir, log=SMALL_LOG)
         async with open_node(options, archive, directory) as node:
-            services = Services(node, who, origins, limits, metrics)
+            agents = Registry(
+                archive, vault or Vault([make_key()]), lambda: time.time_ns() // 1_000_000
+            )
+            services = Services(node, who, origins, limits, metrics, agents)
             async with open_front(services, node, ssl_context) as front:
                 pump, streams, http_server, acceptor, port = front
                 yield OnePort(node, archive, pump, streams, http_server, acceptor, services, port)

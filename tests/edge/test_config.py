@@ -197,6 +197,29 @@ def test_a_secret_may_come_from_a_file_and_is_never_shown(tmp_path: Path) -> Non
     assert "hunter2" not in str(caught.value)
 
 
+def test_keys_for_secrets_are_a_file_or_hidden_text_and_are_not_read_by_everyone(
+    tmp_path: Path,
+) -> None:
+    """A command that does not need them may be run by who is not allowed to read them."""
+    path = str(tmp_path / "none")
+    for flags, environment, origin in (
+        ({"secrets_key": path}, {}, "flag --secrets-key"),
+        ({}, {"RINGLOG_SECRETS_KEY_FILE": path}, "environment RINGLOG_SECRETS_KEY_FILE"),
+    ):
+        config = load_config(flags, environment=environment)
+        assert (config.secrets_key, config.origins["secrets_key"]) == (Path(path), origin)
+        assert shown(config)["secrets_key"] == path
+
+    hidden = load_config(environment={"RINGLOG_SECRETS_KEY": "hunter2"})
+    assert shown(hidden)["secrets_key"] == "…"
+    assert "hunter2" not in repr(hidden)
+    assert hidden.origins["secrets_key"] == "environment RINGLOG_SECRETS_KEY"
+    both = {"RINGLOG_SECRETS_KEY": "hunter2", "RINGLOG_SECRETS_KEY_FILE": path}
+    assert load_config(environment=both).secrets_key == hidden.secrets_key
+    assert load_config({"secrets_key": path}, environment=both).secrets_key == Path(path)
+    assert unknown_variables(both) == []
+
+
 def test_a_key_is_shown_by_its_first_characters_only() -> None:
     client = load_client_config({"key": "rl_0123456789abcdef"}, environment={})
 

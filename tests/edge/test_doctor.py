@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from agents.secretskey import encode_key, make_key
 from edge.config import load_config
 from edge.doctor import Finding, examine, measure_sync
 from storage import ApiKey, open_archive
@@ -121,6 +122,20 @@ def test_certificates_for_links_are_looked_at_too(tmp_path: Path) -> None:
     assert findings(tmp_path, **good)["TLS on links"].level == "ok"
     bad = good | {"link_ca": str(tmp_path / "missing.pem")}
     assert findings(tmp_path, **bad)["TLS on links"].level == "failure"
+
+
+def test_the_key_for_secrets_is_looked_at(tmp_path: Path) -> None:
+    assert "secrets key" not in findings(tmp_path)
+    assert findings(tmp_path, link="127.0.0.1:0")["secrets key"].level == "warning"
+    path = tmp_path / "keys"
+    key = make_key()
+    path.write_text(encode_key(key))
+    found = findings(tmp_path, link="127.0.0.1:0", secrets_key=str(path))["secrets key"]
+    assert (found.level, key.id in found.detail) == ("ok", True)
+    path.write_text("nonsense")
+    found = findings(tmp_path, secrets_key=str(path))["secrets key"]
+    assert (found.level, str(path) in found.detail) == ("failure", True)
+    assert "openssl rand" in found.fix
 
 
 def test_variables_that_nothing_reads_are_a_warning(

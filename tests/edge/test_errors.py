@@ -3,6 +3,7 @@ from typing import Any
 import msgspec
 import pytest
 
+import agents
 import runtime.errors
 import storage.errors
 from edge.errors import (
@@ -41,10 +42,16 @@ def codes_below(root: type[Any]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "root", [runtime.errors.SessionError, storage.errors.StorageError, runtime.PlanError]
+    "root",
+    [
+        runtime.errors.SessionError,
+        storage.errors.StorageError,
+        runtime.PlanError,
+        agents.AgentError,
+    ],
 )
 def test_every_error_from_below_has_a_row_in_the_table(root: type[Any]) -> None:
-    assert codes_below(root) - STARTUP_CODES <= set(ERRORS)
+    assert codes_below(root) - STARTUP_CODES - {"agent_error"} <= set(ERRORS)
 
 
 def test_every_row_says_what_to_do_next_and_has_a_legal_status_and_close_code() -> None:

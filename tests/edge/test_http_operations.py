@@ -104,10 +104,9 @@ async def test_a_plain_request_for_the_websocket_says_what_to_do(http: HttpClien
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v1/agents"),
-        ("POST", "/v1/agents"),
-        ("PATCH", "/v1/agents/a1"),
-        ("DELETE", "/v1/agents/a1/x"),
+        ("GET", "/v1/agents/a1/dispatches"),
+        ("POST", "/v1/agents/a1/test"),
+        ("DELETE", "/v1/agents/a1/x/y"),
         ("GET", "/v1/users/alice/inbox"),
         ("POST", "/v1/sessions/s/stop"),
     ],

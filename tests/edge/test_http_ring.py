@@ -10,6 +10,7 @@ import pytest
 import trio
 
 import runtime
+from agents import Registry, Vault
 from edge import http_ring
 from edge.auth import SCOPES, Authenticator, generate_key
 from edge.http_bodies import Readiness, RingChanged, RingHistory, RingPlan, RingState
@@ -62,7 +63,8 @@ async def serving(
 ) -> AsyncIterator[tuple[int, Services]]:
     """Serve HTTP for a process of a cluster; give its port."""
     origins = OriginPolicy(lambda: auth.development, frozenset(), frozenset())
-    services = Services(host, auth, origins, Limits(), Metrics(), role, archive)
+    agents = Registry(archive, Vault(), lambda: 0)
+    services = Services(host, auth, origins, Limits(), Metrics(), agents, role, archive)
     async with open_front(services, node) as front:
         yield front.port, services
 

@@ -23,6 +23,7 @@ def test_every_command_has_an_example_in_its_help(ringlog: Ringlog) -> None:
     commands = [
         *(("session", name) for name in ("list", "show", "send", "tail", "export", "chat")),
         *(("log", name) for name in ("dump", "verify", "repair")),
+        *(("agent", name) for name in ("list", "show", "add", "edit", "remove", "rotate")),
         *(("key", name) for name in ("create", "list", "revoke")),
         ("serve",), ("doctor",), ("health",), ("config", "show"), ("flush", "status"),
     ]  # fmt: skip
