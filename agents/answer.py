@@ -95,6 +95,11 @@ class AnswerParser:
         self._message_bytes = 0
         self._done = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a message has begun and is not finished."""
+        return self._message is not None
+
     def feed(self, data: bytes) -> Iterator[Piece]:
         """Yield what these bytes complete; take all of it before the next call.
 

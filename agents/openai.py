@@ -10,18 +10,12 @@ import msgspec
 from msgspec import Raw
 
 from agents.answererror import AnswerError
+from agents.history import Shown
 from agents.uichunks import UiChunk
 from runtime import AGENT_PREFIX
 
 TEXT_ID, REASONING_ID = "text", "reasoning"
 """Ids of the parts: an answer has at most one of each open."""
-
-
-class Shown(msgspec.Struct, frozen=True):
-    """A message of the history: who sent it, and what."""
-
-    sender: str
-    content: Raw
 
 
 class _Delta(msgspec.Struct):

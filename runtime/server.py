@@ -159,6 +159,11 @@ class SessionServer:
             self.watchers = set()
         self.watchers.add(watcher)
 
+    def unwatch(self, watcher: "Watcher") -> None:
+        """Tell `watcher` of nothing more."""
+        if self.watchers is not None:
+            self.watchers.discard(watcher)
+
     async def move_read_cursor(
         self,
         user_id: str,
@@ -282,6 +287,8 @@ class SessionServer:
         """Log a new state of the session; return the LSN end at which it is durable."""
         self.node.admit(len(info.body) + ENVELOPE_BYTES)
         self.session.info = info
+        if info.state == "deleted":
+            self.session.dispatches.clear()
         record = session_record(self.session.workspace, info)
         prefix = record_prefix(RecordType.SESSION, self.session.workspace)
         lsn = self.log(prefix, record.body, PendingRecord(self, record, None, None))

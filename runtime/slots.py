@@ -32,6 +32,8 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.begun = 0
+        """How many were begun so far: who looks for what came with them sees that more have come."""
         self._claims: dict[int, Claim] = {}
 
     @property
@@ -60,6 +62,7 @@ class Slots:
         for slot in slots:
             assert slot not in self._claims
             self._claims[slot] = Claim(slot)
+            self.begun += 1
 
     def end(self, slots: Iterable[int]) -> dict[SessionKey, "SessionServer"]:
         """Serve these no longer; return the sessions that are active in them."""

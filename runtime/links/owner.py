@@ -201,8 +201,8 @@ class Channel:
         self._owner.forget(self._number)
         if self._tail is not None:
             self._tail.close()
-        if self._server is not None and self._server.watchers is not None:
-            self._server.watchers.discard(self)
+        if self._server is not None:
+            self._server.unwatch(self)
 
     async def _work_off(self) -> None:
         assert self._queue is not None

@@ -24,7 +24,7 @@ from agents.sealed import (
 )
 from edge.cli.program import build
 from edge.http_bodies import Agent
-from edge.protocol import DEPTH_MAX
+from runtime import DEPTH_MAX
 from tests.docs.markdown import plain, read_page, spans, table
 
 PAGE = read_page("agents.md")
