@@ -6,7 +6,16 @@ import msgspec
 
 from edge.app import build_app
 from edge.errors import ERRORS
-from edge.http_bodies import Ack, MessagePage, ProblemDocument, ReadCursor, SessionPage, Token
+from edge.http_bodies import (
+    Ack,
+    Agent,
+    AgentPage,
+    MessagePage,
+    ProblemDocument,
+    ReadCursor,
+    SessionPage,
+    Token,
+)
 from edge.openapi import describe
 from edge.routes import template_of
 from tests.edge.http_client import Answer, open_http
@@ -89,6 +98,10 @@ async def test_answers_are_what_their_schemas_say(tmp_path: Path) -> None:
         exactly(await http.post("/v1/sessions/s/read?user_id=u", {"seq": 1}), ReadCursor)
         exactly(await http.post("/v1/tokens", {"user_id": "u"}), Token)
         exactly(await http.get("/v1/sessions/nope"), ProblemDocument)
+        exactly(await http.get("/v1/agents/echo"), Agent)
+        exactly(await http.get("/v1/agents"), AgentPage)
+        webhook = {"id": "a", "type": "webhook", "url": "https://agents.example/"}
+        exactly(await http.post("/v1/agents", webhook), Agent)
         (session,) = (await http.get("/v1/sessions")).json()["data"]
         schema = DOCUMENT["components"]["schemas"]["Session"]
         assert set(session) == set(schema["properties"])

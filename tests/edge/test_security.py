@@ -287,6 +287,32 @@ def test_operations_need_their_scope(guarded: Guarded) -> None:
         assert guarded.ask("GET", path)[0] == 200
 
 
+def test_agents_need_the_scope_admin_and_are_those_of_the_workspace(guarded: Guarded) -> None:
+    name = f"agent-{next(guarded.names)}"
+    agent = {"id": name, "type": "pull"}
+    assert guarded.ask("POST", "/v1/agents", agent, guarded.keys["all"])[0] == 201
+    for who, credential in credentials(guarded, "s").items():
+        for method, path, body in (
+            ("GET", "/v1/agents?limit=200", None),
+            ("GET", f"/v1/agents/{name}", None),
+            ("PATCH", f"/v1/agents/{name}", {"concurrency": 3}),
+            ("POST", "/v1/agents", agent | {"concurrency": 3}),
+            ("DELETE", f"/v1/agents/{name}", None),
+        ):
+            if (who, method) in {("key all", "DELETE"), ("key elsewhere", "POST")}:
+                continue
+            status, answer = guarded.ask(method, path, body, credential)
+            if who == "key all":
+                assert status == 200, (method, answer)
+            elif who != "key elsewhere":
+                assert (status, answer["code"]) == (403, "forbidden"), (who, method)
+            elif "data" in answer:
+                assert [each["id"] for each in answer["data"]] == ["echo", "lorem"]
+            else:
+                assert (status, answer["code"]) == (404, "agent_not_found"), (who, method)
+    assert guarded.ask("GET", f"/v1/agents/{name}", None, guarded.keys["all"])[0] == 200
+
+
 def test_a_fresh_token_on_a_connection_must_be_the_same_users(guarded: Guarded) -> None:
     session = guarded.new_session()
     with open_raw(guarded.server.address) as raw:

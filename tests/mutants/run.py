@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.mutants.agents import AGENT_MUTANTS
 from tests.mutants.archive import ARCHIVE_MUTANTS
 from tests.mutants.commit_log import LOG_MUTANTS
 from tests.mutants.edge import EDGE_MUTANTS
@@ -36,6 +37,7 @@ MUTANTS = (
     + TAKEOVER_MUTANTS
     + LOSSES_MUTANTS
     + EDGE_MUTANTS
+    + AGENT_MUTANTS
 )
 
 ROOT = Path(__file__).parent.parent.parent
