@@ -1,7 +1,7 @@
 """Calling other people's code over HTTP.
 
 The `Registry` knows the agents of every workspace: their configuration (`Agent`), and their secrets, sealed by a
-`Vault`. What calls them is not built yet.
+`Vault`. The `Engine` calls them for the sessions of a node.
 """
 
 from agents.agent import (
@@ -16,6 +16,7 @@ from agents.agent import (
     ChangeAgent,
     CreateAgent,
 )
+from agents.engine import Engine, run_engine
 from agents.errors import (
     AgentBuiltInError,
     AgentConflictError,
@@ -52,6 +53,7 @@ __all__ = [
     "AgentNotFoundError",
     "ChangeAgent",
     "CreateAgent",
+    "Engine",
     "IncompleteAgentError",
     "InvalidAgentError",
     "Registered",
@@ -68,4 +70,5 @@ __all__ = [
     "make_key_file",
     "parse_keys",
     "read_keys",
+    "run_engine",
 ]

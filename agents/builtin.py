@@ -4,7 +4,7 @@ They answer in UI message chunks, as a stream does that a webhook sends, so that
 everything.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 import trio
@@ -22,7 +22,7 @@ LOREM_WORD_SECONDS = 0.05
 """As fast as a quick model speaks."""
 
 
-async def answer(agent_type: str, history: Sequence[Shown]) -> AsyncIterator[bytes]:
+async def answer(agent_type: str, history: Sequence[Shown]) -> AsyncGenerator[bytes, None]:
     """Yield the lines of an answer."""
     if agent_type == "echo":
         words, pause = [text_of(history[-1].content)], 0.0

@@ -6,15 +6,17 @@ dispatches, and opens them: whoever finds a dispatch goes on with it.
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Protocol
 
 import structlog
 import trio
 
+from agents.addresses import Network
 from agents.agent import ChangeAgent
+from agents.calling import Calling
+from agents.calls import Response, open_caller
 from agents.errors import AgentError
 from agents.places import Places
 from agents.registry import Registered, Registry
@@ -31,23 +33,12 @@ READERS_MAX = 4
 """Threads that read agents: each read is a query, before a call that takes a thousand times as long."""
 
 
-class Response(Protocol):
-    """A response, as it comes."""
-
-    status: int
-    headers: dict[str, str]
-
-    def stream(self) -> AsyncIterator[bytes]:
-        """Yield the body's bytes as they come."""
-        ...
-
-
 Post = Callable[[Registered, Dispatch, bytes], AbstractAsyncContextManager[Response]]
 """Makes the call that an agent is configured for, with this body; raises `CallError`."""
 
 
 class Engine:
-    """Calls agents for one node. Made by `open_engine`."""
+    """Calls agents for one node, while `run` runs."""
 
     def __init__(self, node: Node, registry: Registry, post: Post) -> None:
         self.places = Places()
@@ -122,10 +113,11 @@ class Engine:
 
     # Sessions that were left with open dispatches.
 
-    async def run(self) -> None:
+    async def run(self, task_status: trio.TaskStatus["Engine"] = trio.TASK_STATUS_IGNORED) -> None:
         """Look for them at the start, and whenever slots have come; for ever."""
         async with trio.open_nursery() as self._nursery:
             self._node.dispatcher = self
+            task_status.started(self)
             seen = -1
             while True:
                 slots = self._node.slots
@@ -170,16 +162,18 @@ class Engine:
         return complete
 
 
-@asynccontextmanager
-async def open_engine(node: Node, registry: Registry, post: Post) -> AsyncIterator[Engine]:
-    """Call agents for a node's sessions until the block ends; what is under way then, goes on at the next start."""
-    engine = Engine(node, registry, post)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.run)
-        try:
-            yield engine
-        finally:
-            nursery.cancel_scope.cancel()
+async def run_engine(
+    node: Node,
+    registry: Registry,
+    allowed: Sequence[Network] = (),
+    task_status: trio.TaskStatus[Engine] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Call agents for a node's sessions, for ever; what is under way when it is cancelled goes on at the next start.
+
+    `allowed` are networks of private addresses that agents may be called at.
+    """
+    async with open_caller(allowed=allowed) as caller:
+        await Engine(node, registry, Calling(registry, caller).post).run(task_status)
 
 
 def _key(server: SessionServer) -> AgentKey:

@@ -13,8 +13,8 @@ this one was.
 """
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -282,7 +282,7 @@ class Worker:
     @asynccontextmanager
     async def _open(
         self, attempt: Attempt, registered: Registered, history: list[Shown]
-    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
+    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncGenerator[bytes, None]]]:
         agent = registered.agent
         if agent.type in {"echo", "lorem"}:
             yield 200, {}, builtin.answer(agent.type, history)
@@ -296,13 +296,14 @@ class Worker:
         async with self._engine.post(registered, attempt.dispatch, body) as response:
             yield response.status, response.headers, response.stream()
 
-    async def _take(self, attempt: Attempt, status: int, body: AsyncIterator[bytes]) -> None:
+    async def _take(self, attempt: Attempt, status: int, body: AsyncGenerator[bytes, None]) -> None:
         """Log the answer as it comes; no more is read before what came is durable."""
         assert attempt.parser is not None
-        async for data in body:
-            if attempt.dispatch.state is S.SENT:
-                attempt.stream(status)
-            await self._log(attempt, attempt.parser, data)
+        async with aclosing(body):
+            async for data in body:
+                if attempt.dispatch.state is S.SENT:
+                    attempt.stream(status)
+                await self._log(attempt, attempt.parser, data)
         await self._log(attempt, attempt.parser, None)
 
     async def _log(self, attempt: Attempt, parser: AnswerParser, data: bytes | None) -> None:

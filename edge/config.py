@@ -19,6 +19,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -33,6 +34,7 @@ from edge.values import (
     parse_float,
     parse_integer,
     parse_list,
+    parse_network,
     parse_origin,
     parse_path,
     parse_single,
@@ -183,6 +185,15 @@ class Config:
             " directory, made when it is needed, but not in a cluster",
             secret=True,
             in_file=True,
+        ),
+    ]
+    agent_networks: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        Option(
+            parse_network,
+            "",
+            "network of private addresses that agents may be called at, such as 10.0.0.0/8; may be repeated",
+            many=True,
         ),
     ]
     log_level: Annotated[

@@ -32,7 +32,7 @@ from typing import NoReturn
 import structlog
 import trio
 
-from agents import AgentError, Registry, Vault
+from agents import AgentError, Registry, Vault, run_engine
 from edge.acceptor import Acceptor, open_listener, serve_accepted, serve_connections
 from edge.app import build_app
 from edge.auth import SIGNING_KEY_NAME, Authenticator
@@ -205,6 +205,7 @@ class Server:
                 tasks.start_soon(_watch_archive, archive, auth, metrics)
                 if node is not None:
                     tasks.start_soon(Watch(node).run)
+                    await tasks.start(run_engine, node, agents, config.agent_networks)
                 held = await self._door.open()
                 accepting = await tasks.start(_accept, listener, acceptor, connections)
                 for stream in held:

@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,6 +102,14 @@ def parse_origin(text: str) -> str:
             "it must be an origin such as https://app.example or http://localhost:5173"
         )
     return f"{parts.scheme}://{parts.netloc}".lower()
+
+
+def parse_network(text: str) -> IPv4Network | IPv6Network:
+    """Read a network of addresses: 10.0.0.0/8, or one address."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError("it must be a network such as 10.0.0.0/8, or an address") from None
 
 
 def parse_single(raw: object) -> str:

@@ -29,7 +29,7 @@ def serve(*, config: Config) -> None:
     sys.exit(run_server(config))
 
 
-@takes(Config, "listen", "data", "archive", "secrets_key", "log_format")
+@takes(Config, "listen", "data", "archive", "secrets_key", "agent_networks", "log_format")
 def up(
     *,
     config: Config,
@@ -51,6 +51,7 @@ def up(
     make_directory(config.data)
     common = [f"--archive={config.archive}", f"--log-format={config.log_format}"]
     common += _secrets_key(config)
+    common += [f"--agent-networks={network}" for network in config.agent_networks]
 
     def part(role: str, number: int, *more: str) -> Part:
         name = f"{role}-{number}"
