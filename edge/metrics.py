@@ -154,6 +154,16 @@ def _of_cluster(read: Callable[[Cluster], float]) -> Callable[[Metrics], Samples
     return lambda metrics: [] if metrics.cluster is None else [((), float(read(metrics.cluster)))]
 
 
+def _link_queues(metrics: Metrics) -> Samples:
+    cluster = metrics.cluster
+    if cluster is None:
+        return []
+    to_owners = (("owner",), float(cluster.router.link_queue_bytes))
+    if cluster.owner_links is None:
+        return [to_owners]
+    return [to_owners, (("edge",), float(cluster.owner_links.queue_bytes))]
+
+
 def _of_replica(read: Callable[[Replica], float]) -> Callable[[Metrics], Samples]:
     """Read a series of an owner's second copies; no samples where durability is `local`."""
 
@@ -339,12 +349,38 @@ SERIES: tuple[Series | HistogramSeries, ...] = (
         _of_cluster(lambda cluster: cluster.router.links),
     ),
     Series(
+        "ringlog_link_queue_bytes", "gauge", "Bytes that wait to be sent on links, to owners and to edges",
+        _link_queues,
+        ("to",),
+    ),
+    Series(
+        "ringlog_requests_waiting", "gauge", "Requests of clients here that other owners have not answered",
+        _of_cluster(lambda cluster: cluster.router.requests_waiting),
+    ),
+    Series(
+        "ringlog_requests_repeated", "counter", "Requests sent again: their session had moved, or the link broke",
+        _of_cluster(lambda cluster: cluster.router.repeats),
+    ),
+    Series(
         "ringlog_slots_served", "gauge", "Slots that this owner serves",
         _of_member(lambda member: member.slots_served),
     ),
     Series(
         "ringlog_slots_stuck", "gauge", "1 while slots cannot be given up that should be",
         _of_member(lambda member: member.stuck is not None),
+    ),
+    Series(
+        "ringlog_slots_taken", "counter", "Slots that this owner has taken",
+        _of_member(lambda member: member.slots_taken),
+    ),
+    Series(
+        "ringlog_slots_given_up", "counter", "Slots that this owner has given up in good order",
+        _of_member(lambda member: member.slots_given_up),
+    ),
+    Series(
+        "ringlog_handoff_seconds", "gauge",
+        "For how long the slots that were given up last were not served before others could take them",
+        _of_member(lambda member: member.handoff_seconds),
     ),
     Series(
         "ringlog_owner_confirmed", "gauge",

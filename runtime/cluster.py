@@ -48,6 +48,8 @@ class Cluster:
     router: Router
     watch: RingWatch
     member: Member | None
+    owner_links: "OwnerLinks | None"
+    """The links that others have to this owner."""
 
 
 @asynccontextmanager
@@ -90,14 +92,15 @@ async def open_cluster(
         nursery.start_soon(watch.run)
         nursery.start_soon(router.sweep)
         nursery.start_soon(router.watch_ring)
+        links: OwnerLinks | None = None
         if member is not None and node is not None:
             nursery.start_soon(member.run)
             assert options.listener is not None
-            links = _Links(options, node, secret, len(ring.owners), reports)
+            links = OwnerLinks(options, node, secret, len(ring.owners), reports)
             member.unconfirmed = links.drop
             await nursery.start(trio.serve_listeners, links.serve, [options.listener])
         try:
-            yield Cluster(router, watch, member)
+            yield Cluster(router, watch, member, links)
         finally:
             router.end()
             nursery.cancel_scope.cancel()
@@ -114,7 +117,7 @@ async def _find_ring(archive: Archive, waiting: Callable[[], None]) -> Ring:
     return ring
 
 
-class _Links:
+class OwnerLinks:
     """Answers the links of other nodes, and of this one to itself."""
 
     def __init__(
@@ -127,6 +130,11 @@ class _Links:
         self._slots = slots
         self._reports = reports
         self._serving: set[OwnerLink] = set()
+
+    @property
+    def queue_bytes(self) -> int:
+        """About how many bytes wait to be sent."""
+        return sum(link.link.buffered for link in self._serving)
 
     def drop(self) -> None:
         """End every link: who is at its other end finds out where the sessions are now."""

@@ -90,6 +90,10 @@ class Member:
         )
         self._hindered: dict[str, str] = {}
         """Why nodes cannot be taken over from, by their ids."""
+        self.slots_taken = self.slots_given_up = 0
+        """How many slots this node has claimed and released."""
+        self.handoff_seconds = 0.0
+        """For how long the last ones were served by nobody here before they were somebody else's to take."""
         self.takeovers = 0
         """How many nodes this one has taken over from."""
         self.unconfirmed: Callable[[], None] = lambda: None
@@ -305,9 +309,10 @@ class Member:
             if not await self._note(slots_of(ring, self._node_id).union(actions.claim)):
                 await trio.sleep(RETRY_SECONDS)
                 return False
-            await self._ask(
+            taken = await self._ask(
                 self._archive.claim_slots, self._node_id, self._node.epoch, actions.claim
             )
+            self.slots_taken += len(taken)
         elif actions.join:
             await self._change(
                 partial(planning.plan_join, ring, self._node_id, actor=self._node_id)
@@ -337,6 +342,7 @@ class Member:
             self.stuck = "the archive does not take what is durable"
             await trio.sleep(RETRY_SECONDS)
             return
+        began = trio.current_time()
         served = [slot for slot in slots if slot in self._slots.served]
         leaving = self._slots.end(served)
         for key in leaving:
@@ -355,6 +361,8 @@ class Member:
         await self._give_up(lsn_end, slots)
         failpoint("handoff.released")
         self.stuck = None
+        self.slots_given_up += len(slots)
+        self.handoff_seconds = trio.current_time() - began
         for key, server in leaving.items():
             del node.leaving[key]
             server.moved()

@@ -58,6 +58,7 @@ class Router:
         self.member: Member | None = None
         """This node's part as an owner, if it is one."""
         self.tails = 0
+        self.repeats = 0
         self.on_published: list[Callable[[], None]] = []
         self.catalog = RoutedCatalog(self, archive)
         self._archive = archive
@@ -77,6 +78,16 @@ class Router:
     def remote_sessions(self) -> int:
         """How many sessions of other owners are in use."""
         return len(self._remote)
+
+    @property
+    def requests_waiting(self) -> int:
+        """How many requests to other owners have no answer yet."""
+        return sum(session.waiting for session in self._remote.values())
+
+    @property
+    def link_queue_bytes(self) -> int:
+        """About how many bytes wait to be sent to owners."""
+        return self._pool.queue_bytes
 
     @property
     def links(self) -> int:

@@ -160,6 +160,11 @@ class Pool:
         """How many links are up."""
         return len(self._connections)
 
+    @property
+    def queue_bytes(self) -> int:
+        """About how many bytes wait to be sent."""
+        return sum(each.link.buffered for each in self._connections.values())
+
     async def connect(self, node_id: str, address: str) -> OwnerConnection:
         """Return the link to an owner.
 

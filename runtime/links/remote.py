@@ -123,6 +123,11 @@ class RemoteSession:
     def tick(self) -> None:
         """Nothing to do: the owner takes the time."""
 
+    @property
+    def waiting(self) -> int:
+        """How many requests have no answer yet."""
+        return len(self._pending)
+
     def is_ready(self, *, to_append: bool = False, to_follow: bool = False) -> bool:  # noqa: ARG002
         """Tell whether a request can be handled now: what is known of the session is what its owner says.
 
@@ -369,8 +374,10 @@ class RemoteSession:
         pending.sent += 1
         if pending.sent == 1:
             pending.known_seq = self._head_seq
-        elif isinstance(pending.message, Append):
-            pending.message.repeated_after = pending.known_seq
+        else:
+            self._around.repeats += 1
+            if isinstance(pending.message, Append):
+                pending.message.repeated_after = pending.known_seq
         pending.message.channel = self._channel
         self._channels.link.send(pending.message, pending.size)
 

@@ -26,6 +26,8 @@ class Surroundings(Protocol):
     """What a remote session needs of the node."""
 
     tails: int
+    repeats: int
+    """How many requests were sent again, on another channel."""
 
     async def find_owner(self, workspace: str, session: str) -> Channels:
         """Return a link to the node that owns a session.

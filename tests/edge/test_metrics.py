@@ -10,7 +10,8 @@ from websockets.frames import Frame, Opcode
 from edge import serve
 from edge.limits import Limits
 from edge.metrics import SERIES, Histogram, HistogramSeries, Metrics
-from runtime import Cluster, NodeOptions, WaitingReply, open_node
+from runtime import Cluster, NodeOptions, WaitingReply, open_node, plan_drain, slot_of
+from runtime.links.remote import RemoteSession
 from storage import Archive, open_archive
 from tests.edge.http_client import HttpClient, open_http
 from tests.edge.one_port import SMALL_LOG, OnePort, open_one_port
@@ -59,7 +60,7 @@ def test_every_series_has_a_name_of_its_own_and_a_help_text() -> None:
 
 def test_no_series_is_labelled_by_what_clients_choose() -> None:
     labels = {label for series in SERIES for label in series.labels}
-    assert labels <= {"transport", "code", "route", "method", "status"}
+    assert labels <= {"transport", "code", "route", "method", "status", "to"}
 
 
 def test_a_histogram_counts_as_prometheus_does() -> None:
@@ -312,7 +313,50 @@ async def test_a_cluster_tells_of_its_ring_and_its_links(tmp_path: Path, archive
             version = member.cluster.watch.ring.version
             assert samples(metrics)["ringlog_ring_version{}"] == version
         assert served == clusters.SLOTS
-        metrics.cluster = Cluster(edge, members[0].cluster.watch, None)
+        metrics.cluster = Cluster(edge, members[0].cluster.watch, None, None)
         assert total(metrics, "ringlog_sessions_remote") == 8
         assert total(metrics, "ringlog_links") == 2
         assert "ringlog_slots_served{}" not in samples(metrics)
+
+
+async def test_a_cluster_tells_what_moves_and_what_waits(tmp_path: Path, archive: Archive) -> None:
+    async with (
+        clusters.open_members(tmp_path, archive, 2) as members,
+        clusters.open_edge(archive) as edge,
+    ):
+        first, second = members
+        metrics = Metrics()
+        metrics.cluster = Cluster(edge, first.cluster.watch, None, None)
+        await edge.catalog.create("default", "s", user_id="alice")
+        session = await edge.open("default", "s", to_append=True)
+        reply = WaitingReply()
+        session.append("alice", "c", "text", b"1", b"{}", None, reply, None)
+        assert samples(metrics)["ringlog_requests_waiting{}"] == 1
+        assert samples(metrics)['ringlog_link_queue_bytes{to="owner"}'] > 0
+        await reply.wait()
+        assert samples(metrics)["ringlog_requests_waiting{}"] == 0
+        ring = await trio.to_thread.run_sync(archive.read_ring)
+        slot = slot_of("default", "s", clusters.SLOTS)
+        owner, other = (first, second) if first.node_id == ring.owners[slot] else (second, first)
+        metrics.cluster = owner.cluster
+        before = samples(metrics)
+        assert before['ringlog_link_queue_bytes{to="edge"}'] == 0
+        drain = plan_drain(ring, owner.node_id, at_ms=0, actor="test")
+        await clusters.change(archive, drain)
+        await clusters.until_settled(archive, members)
+        given_up = "ringlog_slots_given_up_total{}"
+        assert samples(metrics)[given_up] == before[given_up] + ring.owners.count(owner.node_id)
+        assert 0 < samples(metrics)["ringlog_handoff_seconds{}"] < 20
+        metrics.cluster = other.cluster
+        assert samples(metrics)["ringlog_slots_taken_total{}"] >= clusters.SLOTS
+        # A link that breaks: what had no answer goes again.
+        metrics.cluster = Cluster(edge, first.cluster.watch, None, None)
+        repeated = "ringlog_requests_repeated_total{}"
+        before = samples(metrics)
+        session = await edge.open("default", "s", to_append=True)
+        again = WaitingReply()
+        session.append("alice", "d", "text", b"1", b"{}", None, again, None)
+        assert isinstance(session, RemoteSession)
+        session.channel_lost()
+        await again.wait()
+        assert samples(metrics)[repeated] == before[repeated] + 1

@@ -67,6 +67,7 @@ class Around:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.tails = 0
+        self.repeats = 0
         self.link = Link()
         self.away: SessionError | None = None
         self.asked = 0
