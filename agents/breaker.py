@@ -27,9 +27,9 @@ class Breaker:
         self._probing = False
 
     @property
-    def is_closed(self) -> bool:
-        """Whether calls are made as ever."""
-        return self._opened_at is None
+    def is_new(self) -> bool:
+        """Whether there is nothing to remember."""
+        return not self._failures
 
     def wait_seconds(self, now: float) -> float:
         """Return how long to wait before a call; 0: make it now, and tell what comes of it."""

@@ -7,8 +7,9 @@ response head may hold is bounded by the library (h11: 100 KiB), what a body may
 
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpcore2
 import trio
@@ -75,7 +76,10 @@ class Caller:
             request = httpcore2.Request(
                 "POST",
                 url,
-                headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+                headers=[
+                    (b"host", urlsplit(url).netloc.encode()),
+                    *((name.encode(), value.encode()) for name, value in headers.items()),
+                ],
                 content=body,
                 extensions={
                     "timeout": {
@@ -108,16 +112,17 @@ class Caller:
 
 async def _body(response: httpcore2.Response, deadlines: Deadlines) -> AsyncGenerator[bytes, None]:
     stream = response.aiter_stream()
-    while True:
-        with trio.move_on_after(deadlines.idle) as idle:
-            try:
-                data = await anext(stream)
-            except StopAsyncIteration:
-                return
-        if idle.cancelled_caught:
-            raise _late("idle", deadlines.idle)
-        if data:
-            yield data
+    async with aclosing(stream):
+        while True:
+            with trio.move_on_after(deadlines.idle) as idle:
+                try:
+                    data = await anext(stream)
+                except StopAsyncIteration:
+                    return
+            if idle.cancelled_caught:
+                raise _late("idle", deadlines.idle)
+            if data:
+                yield data
 
 
 class _mapped:  # noqa: N801 - a context manager that reads like a function

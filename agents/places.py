@@ -40,6 +40,5 @@ class Places:
                 yield agent
         finally:
             agent.users -= 1
-            # A breaker that is not closed must be remembered.
-            if not agent.users and agent.breaker.is_closed:
+            if not agent.users and agent.breaker.is_new:
                 self._agents.pop(key, None)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from runtime.answer import Answer
 from runtime.codec import encode_chunk
-from runtime.dispatch import Dispatch, DispatchState, dispatch_record, encode_dispatch
+from runtime.dispatch import (
+    AGENT_PREFIX,
+    Dispatch,
+    DispatchState,
+    dispatch_record,
+    encode_dispatch,
+)
 from runtime.pending import PendingChunk, PendingDispatch
 from runtime.tail import show_live
 from storage import ChunkRecord, DispatchRecord, RecordType, record_prefix
@@ -42,12 +48,13 @@ class Answering:
         Its record comes first: a crash may leave a dispatch without its message, for which nobody is called, and never a
         message that no agent hears of.
         """
+        if sender.startswith(AGENT_PREFIX):
+            return
         server = self._server
-        dispatch = server.session.queue_dispatch(sender, server.node.stamper)
+        dispatch = server.session.queue_dispatch(server.node.stamper)
         if dispatch is not None:
             self._log(dispatch)
-        if server.session.dispatches:
-            server.node.dispatcher.message_came(server)
+        server.node.dispatcher.message_came(server)
 
     def change(self, dispatch: Dispatch) -> int:
         """Log a dispatch's new state; return the LSN end at which it is durable.

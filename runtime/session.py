@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from runtime.codec import SessionInfo, encode_message, encode_read, message_prefix
 from runtime.deduplication import WINDOW, Accepted, DeduplicationWindow
-from runtime.dispatch import AGENT_PREFIX, REJECT, Dispatch, decode_dispatch, queue_dispatch
+from runtime.dispatch import REJECT, Dispatch, decode_dispatch, queue_dispatch
 from runtime.errors import (
     AgentBusyError,
     AheadOfLogError,
@@ -156,14 +156,13 @@ class Session:
                 f"agent {current.agent_id} is answering", dispatch=current.dispatch
             )
 
-    def queue_dispatch(self, sender: str, stamper: Stamper) -> Dispatch | None:
+    def queue_dispatch(self, stamper: Stamper) -> Dispatch | None:
         """Return the dispatch that the next message causes, entered; None if it causes none.
 
         One that was not sent yet will show the agent this message too.
         """
         agent_id = self.info.agent_id
-        if agent_id is None or sender.startswith(AGENT_PREFIX):
-            return None
+        assert agent_id is not None
         if any(not each.attempts for each in self.dispatches.values()):
             return None
         dispatch = queue_dispatch(

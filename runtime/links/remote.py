@@ -375,7 +375,7 @@ class RemoteSession:
         if pending.sent == 1:
             pending.known_seq = self._head_seq
         else:
-            self._around.repeats += 1
+            self.around.repeats += 1
             if isinstance(pending.message, Append):
                 pending.message.repeated_after = pending.known_seq
         pending.message.channel = self._channel
