@@ -63,6 +63,9 @@ LEAVING_POLL_SECONDS = 0.01
 
 OK = range(200, 300)
 
+NOT_BUILT = frozenset({"pull"})
+"""Types of agent that can be configured, and not called yet."""
+
 
 class MovedError(Exception):
     """The session is not this node's any more, or is gone."""
@@ -182,7 +185,7 @@ class Worker:
             return
         key = (self._key[0], dispatch.agent_id)
         registered = await self._engine.read_agent(key)
-        if registered is None or not _is_enabled(registered):
+        if registered is None or not _is_callable(registered):
             self._refuse(dispatch, registered)
             return
         read_at = trio.current_time()
@@ -202,9 +205,12 @@ class Worker:
     def _refuse(self, dispatch: Dispatch, registered: Registered | None) -> None:
         agent = dispatch.agent_id
         if registered is None:
-            self._close(dispatch, S.FAILED, "agent_not_found", f"there is no agent {agent}")
+            refusal = "agent_not_found", f"there is no agent {agent}"
+        elif registered.agent.type in NOT_BUILT:
+            refusal = "agent_type_not_built", f"agents of type {registered.agent.type} are not built"
         else:
-            self._close(dispatch, S.FAILED, "agent_disabled", f"agent {agent} is disabled")
+            refusal = "agent_disabled", f"agent {agent} is disabled"
+        self._close(dispatch, S.FAILED, *refusal)
 
     async def _wait_due(self, dispatch: Dispatch, agent: Agent) -> bool:
         """Wait for other messages, or until another attempt is due; return whether it still is to be sent."""
@@ -239,7 +245,7 @@ class Worker:
         self._check()
         if self._server.session.current_dispatch is not dispatch:
             return
-        if registered is None or not _is_enabled(registered):
+        if registered is None or not _is_callable(registered):
             self._refuse(dispatch, registered)
             return
         now, to_seq = self._now(), self._server.session.next_seq - 1
@@ -416,8 +422,8 @@ class _Chunk(msgspec.Struct):
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
-def _is_enabled(registered: Registered) -> bool:
-    return registered.agent.status == "enabled"
+def _is_callable(registered: Registered) -> bool:
+    return registered.agent.status == "enabled" and registered.agent.type not in NOT_BUILT
 
 
 def _told(outcome: Refused | CallError) -> tuple[str, str]:

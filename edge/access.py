@@ -10,6 +10,7 @@
 from edge.auth import Principal
 from edge.errors import EdgeError
 from runtime import (
+    AGENT_PREFIX,
     IDENTIFIER_RULE,
     Host,
     Served,
@@ -113,7 +114,14 @@ def acting_user(principal: Principal, named: str | None, *, field: str) -> str:
         )
     if not is_identifier(named):
         raise EdgeError("invalid_field", f"{field} must be {IDENTIFIER_RULE}", field=field)
+    check_no_agent(named, field)
     return named
+
+
+def check_no_agent(user_id: str, field: str) -> None:
+    """Raise `invalid_field` for a user who would be taken for an agent: what agents say comes from `agent:<id>`."""
+    if user_id.startswith(AGENT_PREFIX):
+        raise EdgeError("invalid_field", f"{field} must not begin with {AGENT_PREFIX}", field=field)
 
 
 def user_of(principal: Principal) -> str | None:

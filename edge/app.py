@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from edge.errors import EdgeError, encode_problem, problem_headers, problem_of
 from edge.http_agents import AgentRoutes
+from edge.http_dispatches import DispatchRoutes
 from edge.http_messages import MessageRoutes
 from edge.http_operations import OperationRoutes
 from edge.http_request import no_content, redact_query
@@ -62,6 +63,7 @@ def all_routes(services: Services) -> list[Route]:
         *SessionRoutes(services).routes(),
         *MessageRoutes(services).routes(),
         *AgentRoutes(services).routes(),
+        *DispatchRoutes(services).routes(),
         *OperationRoutes(services).routes(),
         *RingRoutes(services).routes(),
     ]

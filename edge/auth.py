@@ -23,7 +23,7 @@ from typing import Any, Literal
 import jwt
 
 from edge.errors import EdgeError
-from runtime import IDENTIFIER_RULE, is_identifier
+from runtime import AGENT_PREFIX, IDENTIFIER_RULE, is_identifier
 from storage import ApiKey
 
 DEFAULT_WORKSPACE = "default"
@@ -262,6 +262,10 @@ def development_principal(user_id: str | None) -> Principal:
     """
     if user_id is not None and not is_identifier(user_id):
         raise EdgeError("invalid_field", f"user_id must be {IDENTIFIER_RULE}", field="user_id")
+    if user_id is not None and user_id.startswith(AGENT_PREFIX):
+        raise EdgeError(
+            "invalid_field", f"user_id must not begin with {AGENT_PREFIX}", field="user_id"
+        )
     return Principal("development", DEFAULT_WORKSPACE, user_id, SCOPES)
 
 

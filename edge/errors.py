@@ -129,7 +129,7 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
         "not_built": ErrorKind(
             501,
             "Not built yet",
-            "agents and inboxes come later",
+            "inboxes come later",
         ),
         "upgrade_required": ErrorKind(
             426, "A WebSocket upgrade is required", "open this address with a WebSocket client"
@@ -161,6 +161,9 @@ ERRORS: MappingProxyType[str, ErrorKind] = MappingProxyType(
             409,
             "client_id was used for other content",
             "a resend must carry the same content; give a new message a new client_id",
+        ),
+        "dispatch_not_found": ErrorKind(
+            404, "No such dispatch", "they are listed in GET /v1/sessions/{id}/dispatches"
         ),
         "agent_busy": ErrorKind(
             409,

@@ -21,7 +21,7 @@ from edge.errors import EdgeError
 from edge.http_bodies import Agent, AgentPage
 from edge.http_request import Query, caller, encode, json_response, no_content, read_body
 from edge.protocol import check_name, clean_content
-from edge.routes import METHODS, Route
+from edge.routes import Route
 from edge.services import Services
 from runtime import format_time, is_identifier
 
@@ -58,7 +58,6 @@ class AgentRoutes:
             Route(one, "GET", self.show),
             Route(one, "PATCH", self.change),
             Route(one, "DELETE", self.delete),
-            *(Route(f"{one}/<path:rest>", method, self.later) for method in METHODS),
         ]
 
     async def create(self) -> Response:
@@ -104,11 +103,6 @@ class AgentRoutes:
         expected = query.integer("expected_version")
         await self._run(self._agents.delete, workspace, agent, expected)
         return no_content()
-
-    async def later(self, **_: str) -> Response:
-        """Refuse: dispatches come later."""
-        caller(self._services, "read")
-        raise EdgeError("not_built", "agents are not called yet")
 
     def _enter(self, agent: str) -> str:
         """Return the workspace of the caller, who may see and change its agents."""

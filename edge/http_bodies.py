@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType, field
 
 from edge.limits import Limits
-from runtime import WEIGHT_MAX
+from runtime import WEIGHT_MAX, Dispatch
 
 TTL_SECONDS_DEFAULT = Limits().token_ttl_seconds_default
 
@@ -175,6 +175,14 @@ class Agent(msgspec.Struct):
     created_at: str | None
     updated_at: str | None
     signing_secret: str | UnsetType = UNSET
+
+
+class DispatchPage(msgspec.Struct):
+    """One page of dispatches, newest first."""
+
+    data: list[Dispatch]
+    next_cursor: str | None
+    has_more: bool
 
 
 class AgentPage(msgspec.Struct):

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import to_builtins
 from quart import Response
 
-from edge.access import user_of
+from edge.access import check_no_agent, user_of
 from edge.errors import EdgeError
 from edge.http_bodies import Health, MintToken, Readiness, RingReadiness, Token
 from edge.http_request import Query, caller, json_response, no_content, open_session, read_body
@@ -78,6 +78,7 @@ class OperationRoutes:
         Query(services)
         body = await read_body(_decode_mint)
         check_name(body.user_id, "user_id")
+        check_no_agent(body.user_id, "user_id")
         for session in body.sessions or ():
             check_name(session, "sessions")
         limits = services.limits

@@ -15,6 +15,7 @@ from edge.http_bodies import (
     Ack,
     Agent,
     AgentPage,
+    DispatchPage,
     AppendMessage,
     ChangeNode,
     ChangeSession,
@@ -38,6 +39,7 @@ from edge.http_bodies import (
     Token,
 )
 from edge.version import VERSION
+from runtime import Dispatch
 
 JSON = "application/json"
 
@@ -46,7 +48,7 @@ REQUESTS = (
     MintToken, Rebalance, RemoveNode,
 )  # fmt: skip
 ANSWERS = (
-    Ack, Agent, AgentPage, Health, MessagePage, ProblemDocument, Readiness, ReadCursor, RingChanged, RingHistory, RingPlan, RingState,
+    Ack, Agent, AgentPage, Dispatch, DispatchPage, Health, MessagePage, ProblemDocument, Readiness, ReadCursor, RingChanged, RingHistory, RingPlan, RingState,
     Session, SessionPage, Token,
 )  # fmt: skip
 _SCHEMA = "#/components/schemas/{name}"
@@ -111,7 +113,9 @@ OPERATIONS = (
     Operation(
         f"{ONE}/read", "post", "Move a read cursor", SESSION, MarkRead, answers={200: ReadCursor}
     ),
-    Operation(f"{ONE}/stop", "post", "Stop an agent's answer: not built yet", SESSION),
+    Operation(
+        f"{ONE}/stop", "post", "Stop the answer that an agent is giving", SESSION, answers={204: None}
+    ),
     Operation("/v1/users/{user}/inbox", "get", "A user's inbox: not built yet", ("user",)),
     Operation(
         "/v1/tokens", "post", "Mint a user token", body=MintToken, answers={201: Token}
@@ -133,9 +137,20 @@ OPERATIONS = (
         AGENT, "delete", "Delete an agent and its secrets",
         ("agent", "expected_version"), answers={204: None},
     ),
-    *(
-        Operation(f"{AGENT}/{{rest}}", method, "Calls of agents: not built yet", ("agent", "rest"))
-        for method in ("get", "post", "patch", "delete")
+    Operation(
+        f"{AGENT}/dispatches", "get", "List an agent's dispatches, newest first",
+        ("agent", "cursor", "limit"), answers={200: DispatchPage},
+    ),
+    Operation(
+        f"{ONE}/dispatches", "get", "List a session's dispatches, newest first",
+        (*SESSION, "cursor", "limit"), answers={200: DispatchPage},
+    ),
+    Operation(
+        "/v1/dispatches/{dispatch}", "get", "Show a dispatch, with every attempt",
+        ("dispatch",), answers={200: Dispatch},
+    ),
+    Operation(
+        "/v1/dispatches/{dispatch}/redeliver", "post", "Send it again: not built yet", ("dispatch",)
     ),
     Operation(RING, "get", "The nodes and what they own", ("probe",), answers={200: RingState}),
     Operation(
@@ -254,7 +269,7 @@ _PARAMETERS = {
         "expected_version", "query", "integer", "Only if it is at this version"
     ),
     "user": _parameter("user", "path", "string", "The user's id"),
-    "rest": _parameter("rest", "path", "string", "Anything below"),
+    "dispatch": _parameter("dispatch", "path", "string", "The dispatch's id"),
     "user_id": _parameter("user_id", "query", "string", "Only this user's sessions"),
     "cursor": _parameter("cursor", "query", "string", "The next_cursor of the page before"),
     "limit": _parameter(

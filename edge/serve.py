@@ -194,7 +194,9 @@ class Server:
         # Where it is alone, a ring in the archive is one of an earlier life.
         ring_archive = None if metrics.cluster is None else archive
         agents = Registry(archive, self._vault, lambda: time.time_ns() // 1_000_000)
-        services = Services(host, auth, origins, limits, metrics, agents, config.role, ring_archive)
+        services = Services(
+            host, auth, origins, limits, metrics, agents, config.role, ring_archive, archive.dispatches
+        )
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)
         acceptor = Acceptor(pump, http_server, streams.serve, tls, limits, metrics)

@@ -12,7 +12,7 @@ from edge.limits import Limits
 from edge.metrics import Metrics
 from edge.origin import OriginPolicy
 from runtime import Host
-from storage import Archive
+from storage import Archive, DispatchReader
 
 
 class Closing:
@@ -58,6 +58,8 @@ class Services:
     role: str = "all"
     ring_archive: Archive | None = None
     """The archive, where this process takes part in a ring that it holds."""
+    dispatches: DispatchReader | None = None
+    """Calls of agents, in the archive."""
     closing: Closing = field(default_factory=Closing)
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from storage.batches import REPLICATED
 from storage.commitlog import CommitLog, LogOptions, LogStatistics
 from storage.dialect import RingNotices
 from storage.directory import Directory, RealDirectory, lock_holder, make_directory
-from storage.dispatches import StoredDispatch
+from storage.dispatches import DispatchReader, StoredDispatch
 from storage.errors import (
     ArchiveBehindLogError,
     ArchiveConflictError,
@@ -107,6 +107,7 @@ __all__ = [
     "Damage",
     "Directory",
     "DirectoryLockedError",
+    "DispatchReader",
     "DispatchRecord",
     "DumpedFrame",
     "DurabilityMismatchError",
