@@ -47,9 +47,7 @@ class Attempt:
 
     def begin(self, headers: Mapping[str, str], *, openai: bool) -> None:
         """The agent answers: what comes is read as this type of content."""
-        content_type = next(
-            (value for name, value in headers.items() if name.lower() == "content-type"), ""
-        )
+        content_type = headers.get("content-type", "")
         self.parser = AnswerParser(self._message_id, content_type=content_type, openai=openai)
 
     def stream(self, status: int) -> None:

@@ -1,59 +1,118 @@
-"""A circuit breaker: an agent that fails again and again is left alone for a while. Pure: `now` is an argument.
+"""A circuit breaker for each agent: one that keeps failing is left alone for a while, then tried once. Pure.
 
 ::
 
-    closed ──── FAILURES_MAX failures in a row ───▶ open
-      ▲                                              │ OPEN_SECONDS
-      └──── it goes well ──── half open ◀────────────┘
-                                 │  ▲
-                                 └──┘ it fails: open again
+                 failures_max in a row              the pause is over
+      CLOSED ───────────────────────────▶ OPEN ───────────────────────▶ HALF_OPEN
+        ▲                                   ▲                               │ │
+        │                                   └──────────── FAILED ───────────┘ │
+        └─────────────────────────────────────────────── SUCCEEDED ───────────┘
 
-Half open one call is let through; the others wait for what becomes of it. What an agent answers with a status that is no
-accident (400, 401, …) is not counted: it is there.
+In HALF_OPEN one call is let through, the probe. Should it never be heard of again (the process that made it
+may die), another is let through after `probe_seconds`. The pause doubles from one failed probe to the next.
+
+A breaker is a value: each function returns the next one. Times are seconds on any clock that does not run
+backwards. What counts as a failure is `retry.may_pass`: an agent that says 404 is well.
 """
 
-FAILURES_MAX = 5
-OPEN_SECONDS = 10.0
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from types import MappingProxyType
 
 
+class State(Enum):
+    """Whether calls are made."""
+
+    CLOSED = auto()
+    OPEN = auto()
+    HALF_OPEN = auto()
+
+
+class Event(Enum):
+    """What happens to a breaker."""
+
+    SUCCEEDED = auto()
+    FAILED = auto()
+    FAILED_TOO_OFTEN = auto()
+    PAUSE_OVER = auto()
+
+
+TRANSITIONS = MappingProxyType(
+    {
+        (State.CLOSED, Event.SUCCEEDED): State.CLOSED,
+        (State.CLOSED, Event.FAILED): State.CLOSED,
+        (State.CLOSED, Event.FAILED_TOO_OFTEN): State.OPEN,
+        # Calls that were under way when it opened: the probe tells, not they.
+        (State.OPEN, Event.SUCCEEDED): State.OPEN,
+        (State.OPEN, Event.FAILED): State.OPEN,
+        (State.OPEN, Event.PAUSE_OVER): State.HALF_OPEN,
+        (State.HALF_OPEN, Event.SUCCEEDED): State.CLOSED,
+        (State.HALF_OPEN, Event.FAILED): State.OPEN,
+        (State.HALF_OPEN, Event.PAUSE_OVER): State.HALF_OPEN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOptions:
+    """When it opens, and for how long."""
+
+    failures_max: int = 5
+    """In a row. With four retries of one message it is the second message that meets an open breaker."""
+    pause_seconds: float = 5.0
+    pause_seconds_max: float = 60.0
+    probe_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
-    """One agent's breaker, on one node."""
+    """One agent's."""
 
-    __slots__ = ("_failures", "_opened_at", "_probing")
+    state: State = State.CLOSED
+    failures: int = 0
+    """In a row, while CLOSED."""
+    openings: int = 0
+    """In a row, without a success in between."""
+    until: float = 0.0
+    """When OPEN ends, or when HALF_OPEN lets another probe through."""
 
-    def __init__(self) -> None:
-        self._failures = 0
-        self._opened_at: float | None = None
-        self._probing = False
 
-    @property
-    def is_new(self) -> bool:
-        """Whether there is nothing to remember."""
-        return not self._failures
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Whether a call may be made now, and if not, when to ask again."""
 
-    def wait_seconds(self, now: float) -> float:
-        """Return how long to wait before a call; 0: make it now, and tell what comes of it."""
-        if self._opened_at is None:
-            return 0.0
-        if self._probing:
-            return OPEN_SECONDS
-        left = self._opened_at + OPEN_SECONDS - now
-        if left > 0:
-            return left
-        self._probing = True
-        return 0.0
+    granted: bool
+    ask_again_at: float = 0.0
 
-    def succeeded(self) -> None:
-        """A call went well."""
-        self._failures, self._opened_at, self._probing = 0, None, False
 
-    def failed(self, now: float) -> None:
-        """A call failed by what may be an accident."""
-        self._failures += 1
-        self._probing = False
-        if self._failures >= FAILURES_MAX or self._opened_at is not None:
-            self._opened_at = now
+def ask(breaker: Breaker, options: BreakerOptions, now: float) -> tuple[Breaker, Permission]:
+    """Ask whether a call may be made; whoever is granted one reports how it ended."""
+    if breaker.state is State.CLOSED:
+        return breaker, Permission(granted=True)
+    if now < breaker.until:
+        return breaker, Permission(granted=False, ask_again_at=breaker.until)
+    state = TRANSITIONS[breaker.state, Event.PAUSE_OVER]
+    probing = replace(breaker, state=state, until=now + options.probe_seconds)
+    return probing, Permission(granted=True)
 
-    def abandoned(self) -> None:
-        """A call ended by our own doing: nothing is known."""
-        self._probing = False
+
+def succeeded(breaker: Breaker) -> Breaker:
+    """Report that a call came through."""
+    state = TRANSITIONS[breaker.state, Event.SUCCEEDED]
+    return Breaker() if state is State.CLOSED else breaker
+
+
+def failed(breaker: Breaker, options: BreakerOptions, now: float) -> Breaker:
+    """Report that a call failed in a way that speaks against the agent."""
+    event = Event.FAILED
+    if breaker.state is State.CLOSED and breaker.failures + 1 >= options.failures_max:
+        event = Event.FAILED_TOO_OFTEN
+    state = TRANSITIONS[breaker.state, event]
+    if state is State.CLOSED:
+        return replace(breaker, failures=breaker.failures + 1)
+    if breaker.state is State.OPEN:
+        return breaker
+    # The exponent is bounded only so that the power stays a number.
+    pause = options.pause_seconds * 2 ** min(breaker.openings, 32)
+    until = now + min(pause, options.pause_seconds_max)
+    return Breaker(State.OPEN, openings=breaker.openings + 1, until=until)

@@ -4,22 +4,23 @@ Its secrets are opened here, for one call, and are nowhere else.
 """
 
 import secrets as random_secrets
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import trio
 
 from agents.agent import Agent
 from agents.callerror import CallError
-from agents.calls import Caller, Deadlines, Response
+from agents.deadlines import Deadlines
 from agents.errors import AgentError
+from agents.http import Caller, CallResponse
 from agents.registry import Registered, Registry
 from agents.signing import sign
+from agents.tracing import SPAN_BYTES, begin_trace
 from runtime import Dispatch
 
-USER_AGENT = "ringlog-agents/1"
-ACCEPT = "application/jsonl, text/event-stream, application/x-ndjson, application/json"
+ACCEPT = "application/jsonl, application/x-ndjson, text/event-stream, application/json"
 
 
 class Calling:
@@ -32,7 +33,7 @@ class Calling:
     @asynccontextmanager
     async def post(
         self, registered: Registered, dispatch: Dispatch, body: bytes
-    ) -> AsyncIterator[Response]:
+    ) -> AsyncIterator[CallResponse]:
         """Make a call.
 
         Raises:
@@ -43,31 +44,25 @@ class Calling:
         try:
             secrets = await trio.to_thread.run_sync(self._registry.open_secrets, registered)
         except AgentError as error:
-            raise CallError(error.code, error.message, retryable=False) from None
-        headers = {
-            "user-agent": USER_AGENT,
-            "accept": ACCEPT,
-            "accept-encoding": "identity",
-            "content-type": "application/json",
-            "traceparent": _traceparent(dispatch),
-        }
-        headers |= secrets.headers
-        headers |= sign(dispatch.dispatch, int(time.time()), body, secrets.signing)
-        headers["content-length"] = str(len(body))
+            raise CallError(error.code, error.message) from None
+        headers = {"accept": ACCEPT, "content-type": "application/json"}
+        headers |= {"traceparent": _traceparent(dispatch), **secrets.headers}
+        if secrets.signing:
+            headers |= sign(secrets.signing, dispatch.dispatch, datetime.now(UTC), body)
         async with self._caller.post(agent.url, headers, body, _deadlines(agent)) as response:
             yield response
 
 
 def _deadlines(agent: Agent) -> Deadlines:
     return Deadlines(
-        agent.connect_timeout_ms / 1000,
-        agent.first_byte_timeout_ms / 1000,
-        agent.idle_timeout_ms / 1000,
-        agent.timeout_ms / 1000,
+        connect_seconds=agent.connect_timeout_ms / 1000,
+        first_byte_seconds=agent.first_byte_timeout_ms / 1000,
+        idle_seconds=agent.idle_timeout_ms / 1000,
+        total_seconds=agent.timeout_ms / 1000,
     )
 
 
 def _traceparent(dispatch: Dispatch) -> str:
-    """Return a W3C trace context: the dispatch is the trace, each attempt a span of its own."""
-    trace = dispatch.dispatch.replace("-", "")
-    return f"00-{trace}-{random_secrets.token_hex(8)}-01"
+    """Return a trace context: the dispatch is the trace, each attempt a span of its own."""
+    trace = bytes.fromhex(dispatch.dispatch.replace("-", ""))
+    return begin_trace(trace, random_secrets.token_bytes(SPAN_BYTES)).header

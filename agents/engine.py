@@ -13,11 +13,11 @@ from functools import partial
 import structlog
 import trio
 
-from agents.addresses import Network
+from agents.addresses import AddressRules, Network
 from agents.agent import ChangeAgent
 from agents.calling import Calling
-from agents.calls import Response, open_caller
 from agents.errors import AgentError
+from agents.http import CallerOptions, CallResponse, open_caller
 from agents.places import Places
 from agents.registry import Registered, Registry
 from agents.worker import Worker
@@ -33,7 +33,7 @@ READERS_MAX = 4
 """Threads that read agents: each read is a query, before a call that takes a thousand times as long."""
 
 
-Post = Callable[[Registered, Dispatch, bytes], AbstractAsyncContextManager[Response]]
+Post = Callable[[Registered, Dispatch, bytes], AbstractAsyncContextManager[CallResponse]]
 """Makes the call that an agent is configured for, with this body; raises `CallError`."""
 
 
@@ -43,7 +43,7 @@ class Engine:
     def __init__(self, node: Node, registry: Registry, post: Post) -> None:
         self.places = Places()
         self.post = post
-        self.dice: Callable[[], float] = random.random
+        self.random: Callable[[], float] = random.random
         self._node = node
         self._registry = registry
         self._limiter = trio.CapacityLimiter(READERS_MAX)
@@ -172,7 +172,8 @@ async def run_engine(
 
     `allowed` are networks of private addresses that agents may be called at.
     """
-    async with open_caller(allowed=allowed) as caller:
+    options = CallerOptions(AddressRules(networks=tuple(allowed)))
+    async with open_caller(options) as caller:
         await Engine(node, registry, Calling(registry, caller).post).run(task_status)
 
 

@@ -13,14 +13,15 @@ this one was.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
-from agents import builtin, retry
+from agents import builtin
 from agents.agent import Agent
 from agents.answer import AnswerParser, Said
 from agents.answererror import AnswerError
@@ -31,7 +32,7 @@ from agents.openai import encode_request
 from agents.places import AgentPlaces
 from agents.registry import Registered
 from agents.request import encode_webhook
-from agents.retry import Refused
+from agents.retry import Answered, Disable, Outcome, Retry, RetryPolicy, judge, may_pass
 from runtime import (
     INTERRUPT,
     Dispatch,
@@ -192,14 +193,11 @@ class Worker:
         if not await self._wait_due(dispatch, registered.agent):
             return
         async with self._engine.places.take(key, registered.agent.concurrency) as places:
-            wait_seconds = places.breaker.wait_seconds(trio.current_time())
+            wait_seconds = places.wait_seconds()
             if not wait_seconds:
                 if trio.current_time() > read_at + FRESH_SECONDS:
                     registered = await self._engine.read_agent(key)
-                try:
-                    await self._call_agent(dispatch, registered, places)
-                finally:
-                    places.breaker.abandoned()
+                await self._call_agent(dispatch, registered, places)
         await self._wait(wait_seconds)
 
     def _refuse(self, dispatch: Dispatch, registered: Registered | None) -> None:
@@ -207,7 +205,10 @@ class Worker:
         if registered is None:
             refusal = "agent_not_found", f"there is no agent {agent}"
         elif registered.agent.type in NOT_BUILT:
-            refusal = "agent_type_not_built", f"agents of type {registered.agent.type} are not built"
+            refusal = (
+                "agent_type_not_built",
+                f"agents of type {registered.agent.type} are not built",
+            )
         else:
             refusal = "agent_disabled", f"agent {agent} is disabled"
         self._close(dispatch, S.FAILED, *refusal)
@@ -266,10 +267,8 @@ class Worker:
         finally:
             self._attempt = None
 
-    async def _exchange(
-        self, attempt: Attempt, registered: Registered
-    ) -> Refused | CallError | AnswerError | None:
-        """Call, and log the answer; return what went wrong, None if nothing did."""
+    async def _exchange(self, attempt: Attempt, registered: Registered) -> Outcome | AnswerError:
+        """Call, and log the answer; return how that ended."""
         dispatch, agent = attempt.dispatch, registered.agent
         assert dispatch.to_seq is not None
         history = await read_history(
@@ -278,20 +277,21 @@ class Worker:
         try:
             async with self._open(attempt, registered, history) as (status, headers, body):
                 if status not in OK:
-                    return Refused(status, retry.header(headers, "retry-after"))
+                    return Answered(status, headers.get("retry-after"))
                 attempt.begin(headers, openai=agent.type == "openai")
                 await self._take(attempt, status, body)
         except (AnswerError, CallError) as error:
             return error
-        return None
+        return Answered(status)
 
     @asynccontextmanager
     async def _open(
         self, attempt: Attempt, registered: Registered, history: list[Shown]
-    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncGenerator[bytes, None]]]:
+    ) -> AsyncIterator[tuple[int, Mapping[str, str], AsyncIterator[bytes]]]:
         agent = registered.agent
         if agent.type in {"echo", "lorem"}:
-            yield 200, {}, builtin.answer(agent.type, history)
+            async with aclosing(builtin.answer(agent.type, history)) as lines:
+                yield 200, {}, lines
             return
         if agent.type == "openai":
             assert agent.model is not None
@@ -302,14 +302,13 @@ class Worker:
         async with self._engine.post(registered, attempt.dispatch, body) as response:
             yield response.status, response.headers, response.stream()
 
-    async def _take(self, attempt: Attempt, status: int, body: AsyncGenerator[bytes, None]) -> None:
+    async def _take(self, attempt: Attempt, status: int, body: AsyncIterator[bytes]) -> None:
         """Log the answer as it comes; no more is read before what came is durable."""
         assert attempt.parser is not None
-        async with aclosing(body):
-            async for data in body:
-                if attempt.dispatch.state is S.SENT:
-                    attempt.stream(status)
-                await self._log(attempt, attempt.parser, data)
+        async for data in body:
+            if attempt.dispatch.state is S.SENT:
+                attempt.stream(status)
+            await self._log(attempt, attempt.parser, data)
         await self._log(attempt, attempt.parser, None)
 
     async def _log(self, attempt: Attempt, parser: AnswerParser, data: bytes | None) -> None:
@@ -334,35 +333,33 @@ class Worker:
         self,
         attempt: Attempt,
         agent: Agent,
-        outcome: Refused | CallError | AnswerError | None,
+        outcome: Outcome | AnswerError,
         places: AgentPlaces,
     ) -> None:
-        if outcome is None:
-            places.breaker.succeeded()
-            attempt.close(S.DONE)
-            return
         if isinstance(outcome, AnswerError):
-            places.breaker.succeeded()
+            places.succeeded()
             attempt.fail(outcome)
             return
-        if isinstance(outcome, CallError) or retry.is_retried(outcome):
-            places.breaker.failed(trio.current_time())
+        places.failed() if may_pass(outcome) else places.succeeded()
+        if isinstance(outcome, Answered) and outcome.status in OK:
+            attempt.close(S.DONE)
+            return
         if attempt.has_output:
             assert isinstance(outcome, CallError)
             attempt.fail(AnswerError(outcome.code, str(outcome)))
             return
-        code, error = _told(outcome)
-        again = retry.is_retried(outcome) and attempt.dispatch.attempt < agent.attempts_max
-        if not again:
-            attempt.close(S.FAILED, code, error)
-            if isinstance(outcome, Refused) and outcome.status == retry.GONE:
-                self._engine.disable_soon(self._key[0], agent.id)
+        policy = RetryPolicy(attempts_max=agent.attempts_max)
+        number, moment = attempt.dispatch.attempt, datetime.now(UTC)
+        verdict = judge(outcome, number, policy, now=moment, random=self._engine.random())
+        error = _told(outcome)
+        if isinstance(verdict, Retry):
+            now = self._now()
+            due_ms, ending = now + verdict.after_ms, attempt.ending(verdict.code, error)
+            self._change(retry_dispatch(attempt.dispatch, now, due_ms, ending))
             return
-        now = self._now()
-        pause = retry.pause_ms(outcome, attempt.dispatch.attempt, self._engine.dice(), now)
-        self._change(
-            retry_dispatch(attempt.dispatch, now, now + pause, attempt.ending(code, error))
-        )
+        if isinstance(verdict, Disable):
+            self._engine.disable_soon(self._key[0], agent.id)
+        attempt.close(S.FAILED, getattr(verdict, "code", None), error)
 
     # What was left by somebody else.
 
@@ -426,7 +423,7 @@ def _is_callable(registered: Registered) -> bool:
     return registered.agent.status == "enabled" and registered.agent.type not in NOT_BUILT
 
 
-def _told(outcome: Refused | CallError) -> tuple[str, str]:
+def _told(outcome: Outcome) -> str:
     if isinstance(outcome, CallError):
-        return outcome.code, str(outcome)
-    return outcome.code, f"the agent answered with status {outcome.status}"
+        return outcome.message
+    return f"the agent answered with status {outcome.status}"

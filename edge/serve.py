@@ -195,7 +195,15 @@ class Server:
         ring_archive = None if metrics.cluster is None else archive
         agents = Registry(archive, self._vault, lambda: time.time_ns() // 1_000_000)
         services = Services(
-            host, auth, origins, limits, metrics, agents, config.role, ring_archive, archive.dispatches
+            host,
+            auth,
+            origins,
+            limits,
+            metrics,
+            agents,
+            config.role,
+            ring_archive,
+            archive.dispatches,
         )
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)

@@ -214,8 +214,7 @@ class RemoteSession:
 
     def mark_read(self, user_id: str, seq: int, reply: Reply, ref: Any) -> None:
         """Send a read cursor to the owner; `reply` is told what came of it."""
-        message = MarkRead(0, next(self._numbers), reply.user, user_id, seq)
-        self._request(message, reply, ref, 64)
+        self._request(MarkRead(0, next(self._numbers), reply.user, user_id, seq), reply, ref, 64)
 
     def stop(self, reply: Reply, ref: Any) -> None:
         """Have the owner stop the answer that is being given; `reply` is told what came of it."""

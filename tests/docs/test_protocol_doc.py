@@ -26,6 +26,7 @@ from edge.http_bodies import (
     Rebalance,
     RemoveNode,
 )
+from edge.http_dispatches import DISPATCHES_DEFAULT, DISPATCHES_PAGE_MAX
 from edge.http_server import KEEP_ALIVE_REQUESTS_MAX
 from edge.http_sessions import SESSIONS_DEFAULT
 from edge.limits import RESERVED_DESCRIPTORS, Limits
@@ -39,7 +40,7 @@ from edge.protocol import (
     encode_error,
     encode_hello,
 )
-from runtime import DEPTH_MAX
+from runtime import DEPTH_MAX, Dispatch
 from runtime.catalog import MEMBERS_MAX, METADATA_BYTES_MAX
 from runtime.deduplication import WINDOW
 from runtime.history import PAGE_BYTES_MAX
@@ -63,6 +64,8 @@ CONSTANTS = {
     "sessions_default": SESSIONS_DEFAULT,
     "agents_default": AGENTS_DEFAULT,
     "agents_page_max": AGENTS_PAGE_MAX,
+    "dispatches_default": DISPATCHES_DEFAULT,
+    "dispatches_page_max": DISPATCHES_PAGE_MAX,
     "page_bytes_max": PAGE_BYTES_MAX,
     "list_wait_seconds": ARCHIVE_WAIT_SECONDS,
     "requests_per_connection_max": KEEP_ALIVE_REQUESTS_MAX,
@@ -79,7 +82,7 @@ def types_written() -> set[str]:
     names = ("edge/protocol.py", "edge/client.py", "runtime/codec.py", "storage/losses.py")
     sources = [ROOT / name for name in names]
     found = (re.findall(r'"type": ?"([a-z_]+)"', source.read_text()) for source in sources)
-    return {name for names in found for name in names}
+    return {name for names in found for name in names} | {str(Dispatch.__struct_config__.tag)}
 
 
 def test_every_code_is_in_the_table_with_its_status_close_code_and_retry_time() -> None:
