@@ -212,9 +212,8 @@ async def test_private_addresses_are_not_called_unless_they_are_allowed(
 
 
 async def test_an_agent_that_fails_again_and_again_is_left_alone_for_a_while(
-    open_test_node: OpenNode, monkeypatch: pytest.MonkeyPatch
+    open_test_node: OpenNode,
 ) -> None:
-    monkeypatch.setattr("agents.breaker.OPEN_SECONDS", 0.3)
     async with (
         open_agent(refuse) as agent,
         open_test_node() as node,

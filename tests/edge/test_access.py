@@ -1,7 +1,7 @@
 import pytest
 
 from edge.access import acting_user, check_owns, check_sees, check_token_names, session_owner
-from edge.auth import SCOPES, USER_SCOPES, Principal
+from edge.auth import SCOPES, USER_SCOPES, Principal, development_principal
 from edge.errors import EdgeError
 from runtime import SessionInfo, SessionNotFoundError
 
@@ -72,3 +72,15 @@ def test_a_user_creates_sessions_of_their_own_and_only_those_the_token_names() -
         with pytest.raises(EdgeError) as error:
             session_owner(principal, session, owner)
         assert error.value.code == "forbidden"
+
+
+def test_no_user_is_taken_for_an_agent() -> None:
+    for name in ("agent:bot", "agent:"):
+        with pytest.raises(EdgeError) as refused:
+            acting_user(SECRET, name, field="sender")
+        assert (refused.value.code, refused.value.details["field"]) == ("invalid_field", "sender")
+        with pytest.raises(EdgeError):
+            session_owner(SECRET, "s", name)
+        with pytest.raises(EdgeError):
+            development_principal(name)
+    assert acting_user(SECRET, "agent", field="sender") == "agent"

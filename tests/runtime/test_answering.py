@@ -13,6 +13,7 @@ from runtime import (
     Ending,
     Follower,
     Node,
+    Served,
     SessionServer,
     append_durably,
     close_dispatch,
@@ -21,6 +22,7 @@ from runtime import (
     send_dispatch,
     stream_dispatch,
 )
+from storage import RecordType
 from tests.runtime.conftest import OpenNode
 from tests.runtime.steps import W, deactivate, flush
 
@@ -55,8 +57,8 @@ async def make(node: Node, agent: str | None = "bot") -> tuple[SessionServer, Re
     return await node.open(W, "s", to_append=True), recorder
 
 
-async def say(server: SessionServer, text: str = "hi", sender: str = "alice") -> int:
-    ack = await append_durably(server, sender=sender, content=json.dumps(text).encode())
+async def say(server: Served, text: str = "hi", sender: str = "alice") -> int:
+    ack = await append_durably(server, sender=sender, content=json.dumps({"text": text}).encode())
     return ack.seq
 
 
@@ -111,6 +113,30 @@ async def test_a_message_causes_one_dispatch_and_those_before_it_is_sent_no_othe
         (dispatch,) = recorder.changes
         assert (dispatch.state, dispatch.from_seq, dispatch.agent_id) == (S.QUEUED, 1, "bot")
         assert recorder.woken == 3
+
+
+async def test_a_dispatch_is_in_the_log_before_its_message(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server, _ = await make(node)
+        before = node.log.next_lsn
+        await say(server)
+        kinds = [record.type for record in node.log.read(before, node.log.next_lsn)]
+        assert kinds == [RecordType.DISPATCH, RecordType.MESSAGE]
+
+
+async def test_a_chunk_is_shown_only_when_it_is_durable(open_test_node: OpenNode) -> None:
+    async with open_test_node() as node:
+        server, _ = await make(node)
+        await say(server)
+        dispatch = await begin(server)
+        async with follow(server, 1, frames=True) as reader:
+            assert await received(reader) == ["sent", "streaming"]
+            lsn_end = server.answering.add_chunk(dispatch, 1, b"{}")
+            assert server.answer is not None
+            assert len(server.answer.frames) == 2
+            assert not node.is_durable(lsn_end)
+            await node.wait_durable(lsn_end)
+            assert await received(reader) == ["1.1"]
 
 
 async def test_an_agents_own_messages_and_those_without_an_agent_cause_none(
