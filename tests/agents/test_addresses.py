@@ -3,7 +3,7 @@
 from ipaddress import IPv4Address
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.addresses import Address, AddressRules, parse_networks, read_address
@@ -150,6 +150,7 @@ def test_what_is_no_address_in_its_usual_form_is_none(text: str) -> None:
     assert read_address(text) is None
 
 
+@settings(deadline=None)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_what_the_standard_library_calls_special_is_never_let_through(address: Address) -> None:
     """Whatever version of Python knows more than the table is heeded."""
@@ -157,11 +158,13 @@ def test_what_the_standard_library_calls_special_is_never_let_through(address: A
         assert AddressRules().refusal(address) is not None
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_a_mapped_address_is_judged_as_what_it_holds(address: IPv4Address) -> None:
     assert refusal(f"::ffff:{address}") == AddressRules().refusal(address)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_no_other_form_that_holds_an_ipv4_address_is_let_through(address: IPv4Address) -> None:
     high, low = int(address) >> 16, int(address) & 0xFFFF

@@ -1,7 +1,7 @@
 """The circuit breaker, step by step, with a clock in the test's hand."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.breaker import (
@@ -99,6 +99,7 @@ def test_every_state_knows_every_event_that_it_can_meet(state: State) -> None:
     assert (Event.FAILED_TOO_OFTEN in met) == (state is State.CLOSED)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("asf"), st.floats(0, 100)), max_size=60))
 def test_whoever_asks_long_enough_is_let_through(steps: list[tuple[str, float]]) -> None:
     """No order of events leaves an agent shut out for longer than the longest wait."""

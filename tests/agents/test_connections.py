@@ -56,7 +56,7 @@ async def test_a_connection_that_was_idle_for_too_long_is_closed(
 
         assert agent.connections == 2
         assert caller.idle_count == 1
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await agent.hung_up.wait()
 
 
@@ -69,7 +69,7 @@ async def test_an_answer_that_was_not_read_to_its_end_ends_its_connection() -> N
             assert response.status == 200
 
         assert caller.idle_count == 0
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await agent.hung_up.wait()
 
 
@@ -101,7 +101,7 @@ async def test_when_the_caller_ends_nothing_stays_open() -> None:
             assert caller.idle_count == 1
 
         assert caller.idle_count == 0
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await agent.hung_up.wait()
 
 
@@ -114,5 +114,5 @@ async def test_a_connection_that_came_to_nothing_is_not_kept() -> None:
             await call(caller, agent.url)
 
         assert caller.idle_count == 0
-        with trio.fail_after(1):
+        with trio.fail_after(5):
             await agent.hung_up.wait()

@@ -152,20 +152,27 @@ async def test_a_cancelled_call_closes_its_connection_at_once(begun: bool) -> No
         if begun:
             await exchange.begin()
             await exchange.send(b"one\n")
+        arrived.set()
         await exchange.until_hung_up()
         hung_up.set()
 
-    hung_up = trio.Event()
+    async def call() -> None:
+        async with caller.post(agent.url, HEADERS, b"{}", PATIENT) as response:
+            async for _ in response.stream():
+                pass
+
+    arrived, hung_up = trio.Event(), trio.Event()
     authority = Authority()
     async with (
         open_http2_agent(authority, script) as agent,
         open_caller(authority.options, resolve=loopback) as caller,
     ):
-        with trio.move_on_after(0.2):
-            async with caller.post(agent.url, HEADERS, b"{}", PATIENT) as response:
-                async for _ in response.stream():
-                    pass
-        with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await arrived.wait()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(5):
             await hung_up.wait()
 
         assert caller.idle_count == 0

@@ -139,11 +139,11 @@ async def test_the_time_that_a_reader_takes_is_not_the_agents() -> None:
 
     async with open_agent(script) as agent, open_caller(LOCAL, resolve=loopback) as caller:
         pieces = []
-        brief = replace(PATIENT, first_byte_seconds=SHORT, idle_seconds=SHORT)
+        brief = replace(PATIENT, first_byte_seconds=0.2, idle_seconds=0.2)
         async with caller.post(agent.url, HEADERS, BODY, brief) as response:
-            await trio.sleep(1.5 * SHORT)
+            await trio.sleep(0.25)
             async for piece in response.stream():
-                await trio.sleep(1.5 * SHORT)
+                await trio.sleep(0.25)
                 pieces.append(piece)
 
         assert b"".join(pieces) == b"ab"

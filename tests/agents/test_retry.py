@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.callerror import CALL_ERRORS, CallError
@@ -86,6 +86,7 @@ def test_the_bound_of_the_pause_doubles_up_to_a_limit() -> None:
     assert pause_bound_ms(10**9, POLICY) == 60_000
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.floats(0, 1, exclude_max=True))
 def test_a_pause_is_drawn_from_all_of_its_range(attempt: int, random: float) -> None:
     got = verdict(Answered(503), attempt, random)
@@ -134,6 +135,7 @@ def test_retry_after_is_read_in_both_of_its_forms(text: str | None, wanted: int 
     assert parse_retry_after(text, NOW) == wanted
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_nothing_in_retry_after_raises(text: str) -> None:
     got = parse_retry_after(text, NOW)

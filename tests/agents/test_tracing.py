@@ -1,7 +1,7 @@
 """The header that ties a call to what caused it."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.tracing import TraceParent, begin_trace, parse_traceparent
@@ -73,6 +73,7 @@ def test_what_cannot_be_understood_is_ignored(header: str) -> None:
     assert parse_traceparent(header) is None
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16), st.binary(min_size=8, max_size=8))
 def test_what_is_written_is_read_back(trace: bytes, span: bytes) -> None:
     begun = begin_trace(trace, span)

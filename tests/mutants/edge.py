@@ -149,14 +149,14 @@ EDGE_MUTANTS = (
     ),
     mutant(
         "a raw carriage return stays in a message",
-        "edge/protocol.py",
+        "runtime/jsontext.py",
         "    if _LF in content or _CR in content:",
         "    if _LF in content:",
         PROTOCOL + "test_each_kind_of_raw_line_break_is_found_by_itself",
     ),
     mutant(
         "a raw line feed stays in a message",
-        "edge/protocol.py",
+        "runtime/jsontext.py",
         "    if _LF in content or _CR in content:",
         "    if _CR in content:",
         PROTOCOL + "test_each_kind_of_raw_line_break_is_found_by_itself",

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.mutants.agents import AGENT_MUTANTS
+from tests.mutants.answers import ANSWERS_MUTANTS
 from tests.mutants.archive import ARCHIVE_MUTANTS
 from tests.mutants.commit_log import LOG_MUTANTS
 from tests.mutants.edge import EDGE_MUTANTS
@@ -38,6 +39,7 @@ MUTANTS = (
     + LOSSES_MUTANTS
     + EDGE_MUTANTS
     + AGENT_MUTANTS
+    + ANSWERS_MUTANTS
 )
 
 ROOT = Path(__file__).parent.parent.parent

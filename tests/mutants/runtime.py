@@ -176,7 +176,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "who may not read on reads on",
-        "runtime/server.py",
+        "runtime/pending.py",
         "            self.server.end_tails(record)\n",
         "            pass\n",
         TAIL + "test_readers_of_an_erased_session_are_told",
@@ -184,8 +184,8 @@ RUNTIME_MUTANTS = (
     mutant(
         "a session with unflushed records is deactivated",
         "runtime/server.py",
-        "            self.open_records == 0 and not self.tails",
-        "            not self.tails",
+        "            self.open_records == 0\n            and not self.tails\n",
+        "            not self.tails\n",
         NODE + "test_a_session_is_deactivated_only_when_all_is_flushed",
     ),
     mutant(
@@ -228,7 +228,7 @@ RUNTIME_MUTANTS = (
     mutant(
         "a tail goes live before its cursor has caught up",
         "runtime/tail.py",
-        "        if self.next_seq <= self.server.durable_seq:\n            return False\n"
+        "        if self.next_seq <= self.server.durable_seq or not self.show():\n            return False\n"
         "        assert self.next_seq == self.server.durable_seq + 1\n",
         "        self.next_seq = self.server.durable_seq + 1\n",
         TAIL + "test_a_tail_does_not_go_live_before_its_cursor_has_caught_up",
@@ -287,12 +287,9 @@ RUNTIME_MUTANTS = (
     mutant(
         "a message that is refused for want of room has taken a seq",
         "runtime/server.py",
-        """        node.admit(len(payload) + ENVELOPE_BYTES)
-        record = session.assign(sender, client_id, payload, digest, node.stamper)
-""",
-        """        record = session.assign(sender, client_id, payload, digest, node.stamper)
-        node.admit(len(payload) + ENVELOPE_BYTES)
-""",
+        "            node.admit(len(payload) + ENVELOPE_BYTES)\n",
+        "            session.assign(sender, client_id, payload, digest, node.stamper)\n"
+        "            node.admit(len(payload) + ENVELOPE_BYTES)\n",
         NODE + "test_what_is_refused_for_want_of_room_changes_nothing",
     ),
     mutant(
@@ -387,7 +384,7 @@ RUNTIME_MUTANTS = (
     ),
     mutant(
         "acknowledged before published",
-        "runtime/server.py",
+        "runtime/pending.py",
         """        server.apply(record)
         self.reply.acked(self.ref, server, record.seq, record.id, record.client_id, False)  # noqa: FBT003
 """,

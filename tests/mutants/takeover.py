@@ -101,7 +101,7 @@ TAKEOVER_MUTANTS = (
     ),
     mutant(
         "who was told that it is unknown is told again",
-        "runtime/server.py",
+        "runtime/pending.py",
         "        reply, self.reply = self.reply, NOBODY\n        reply.refused(self.ref, unknown_outcome())\n",
         "        self.reply.refused(self.ref, unknown_outcome())\n",
         REPLICATED + "test_who_was_told_that_it_is_unknown_is_told_nothing_more",
