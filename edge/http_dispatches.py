@@ -14,7 +14,6 @@ from edge.protocol import check_name
 from edge.routes import Route
 from edge.services import Services
 from runtime import Dispatch, decode_dispatch
-from storage import DispatchReader
 
 DISPATCHES_DEFAULT = 50
 """Dispatches of one page, where the caller does not say."""
@@ -31,13 +30,8 @@ class DispatchRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._dispatches = services.dispatches
         self._threads = trio.CapacityLimiter(THREADS_MAX)
-
-    @property
-    def _dispatches(self) -> DispatchReader:
-        dispatches = self._services.dispatches
-        assert dispatches is not None
-        return dispatches
 
     def routes(self) -> list[Route]:
         """Return what is served here."""

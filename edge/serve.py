@@ -201,9 +201,9 @@ class Server:
             limits,
             metrics,
             agents,
+            archive.dispatches,
             config.role,
             ring_archive,
-            archive.dispatches,
         )
         http_server = HttpServer(build_app(services), limits, metrics)
         streams = StreamWebSockets(pump.board)

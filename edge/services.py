@@ -55,11 +55,11 @@ class Services:
     limits: Limits
     metrics: Metrics
     agents: Registry
+    dispatches: DispatchReader
+    """Calls of agents, in the archive."""
     role: str = "all"
     ring_archive: Archive | None = None
     """The archive, where this process takes part in a ring that it holds."""
-    dispatches: DispatchReader | None = None
-    """Calls of agents, in the archive."""
     closing: Closing = field(default_factory=Closing)
 
     def __post_init__(self) -> None:

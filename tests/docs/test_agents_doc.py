@@ -1,6 +1,7 @@
 """docs/agents.md against the code: fields, types, ranges and commands are complete."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from agents.agent import (
     TAKES,
     URL_LENGTH_MAX,
 )
+from agents.callerror import CALL_ERRORS
 from agents.sealed import (
     HEADER_VALUE_BYTES_MAX,
     HEADERS_BYTES_MAX,
@@ -28,6 +30,7 @@ from runtime import DEPTH_MAX
 from tests.docs.markdown import plain, read_page, spans, table
 
 PAGE = read_page("agents.md")
+ROOT = Path(__file__).parent.parent.parent
 
 
 def test_every_field_is_in_the_table_with_its_default() -> None:
@@ -85,3 +88,22 @@ def test_the_commands_that_are_shown_exist() -> None:
         verb = line.split()[0]
         flags = {flag for parameter in commands[verb].params for flag in parameter.opts}
         assert set(re.findall(r" (--[a-z-]+)", line)) <= flags, line
+
+
+def test_every_code_of_a_dispatch_is_in_the_table() -> None:
+    rows = table(PAGE, "What can go wrong", "code").rows
+    documented = {code for row in rows for code in spans(row["code"])}
+    sources = [*(ROOT / "agents").glob("answer*.py"), ROOT / "agents/assembler.py"]
+    sources += [ROOT / "agents" / f"{name}.py" for name in ("lines", "openai", "uichunks")]
+    answers = {
+        code for source in sources for code in re.findall(r'"(answer_[a-z_]+)"', source.read_text())
+    }
+    worker = (ROOT / "agents/worker.py").read_text() + (ROOT / "agents/engine.py").read_text()
+    own = set(
+        re.findall(
+            r'"(agent_[a-z_]+|owner_lost|stopped|interrupted|internal|nothing_to_answer)"', worker
+        )
+    )
+
+    assert answers
+    assert documented >= set(CALL_ERRORS) | answers | own - {"agent_not_disabled"}

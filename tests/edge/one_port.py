@@ -104,7 +104,7 @@ async def open_one_port(
             agents = Registry(
                 archive, vault or Vault([make_key()]), lambda: time.time_ns() // 1_000_000
             )
-            services = Services(node, who, origins, limits, metrics, agents)
+            services = Services(node, who, origins, limits, metrics, agents, archive.dispatches)
             async with open_front(services, node, ssl_context) as front:
                 pump, streams, http_server, acceptor, port = front
                 yield OnePort(node, archive, pump, streams, http_server, acceptor, services, port)

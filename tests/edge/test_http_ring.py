@@ -64,7 +64,9 @@ async def serving(
     """Serve HTTP for a process of a cluster; give its port."""
     origins = OriginPolicy(lambda: auth.development, frozenset(), frozenset())
     agents = Registry(archive, Vault(), lambda: 0)
-    services = Services(host, auth, origins, Limits(), Metrics(), agents, role, archive)
+    services = Services(
+        host, auth, origins, Limits(), Metrics(), agents, archive.dispatches, role, archive
+    )
     async with open_front(services, node) as front:
         yield front.port, services
 
