@@ -116,15 +116,22 @@ class Engine:
     async def run(self, task_status: trio.TaskStatus["Engine"] = trio.TASK_STATUS_IGNORED) -> None:
         """Look for them at the start, and whenever slots have come; for ever."""
         async with trio.open_nursery() as self._nursery:
-            self._node.dispatcher = self
-            task_status.started(self)
-            seen = -1
-            while True:
-                slots = self._node.slots
-                begun = 0 if slots is None else slots.begun
-                if begun != seen and await self._find_left():
-                    seen = begun
-                await trio.sleep(LOOK_SECONDS)
+            idle, self._node.dispatcher = self._node.dispatcher, self
+            try:
+                task_status.started(self)
+                await self._look()
+            finally:
+                # What is committed from here on is found by the next life.
+                self._node.dispatcher = idle
+
+    async def _look(self) -> None:
+        seen = -1
+        while True:
+            slots = self._node.slots
+            begun = 0 if slots is None else slots.begun
+            if begun != seen and await self._find_left():
+                seen = begun
+            await trio.sleep(LOOK_SECONDS)
 
     async def _find_left(self) -> bool:
         """Open sessions with open dispatches; return whether all were looked at."""

@@ -67,11 +67,10 @@ async def test_a_message_is_answered(open_test_node: OpenNode) -> None:
 
 async def test_messages_that_come_together_are_answered_together(open_test_node: OpenNode) -> None:
     async with open_agent(hello) as agent, open_test_node() as node, calling(node) as (registry, _):
-        await register(registry, agent.url, debounce_window_ms=150)
+        await register(registry, agent.url, debounce_window_ms=1_000)
         server = await make(node)
         for text in "abc":
             await say(server, text)
-            await trio.sleep(0.05)
         await until_idle(server)
         (request,) = agent.requests
         assert [each["content"]["text"] for each in request.json["messages"]] == ["a", "b", "c"]

@@ -86,11 +86,11 @@ async def end(server: SessionServer, dispatch: Dispatch, state: DispatchState = 
     await server.node.wait_durable(server.answering.change(closed))
 
 
-async def received(follower: Follower) -> list[Any]:
-    """What has come, in short: seqs, chunk numbers and states."""
+async def received(follower: Follower, count: int = 1) -> list[Any]:
+    """What comes, at least so many, in short: seqs, chunk numbers and states."""
     found: list[Any] = []
-    with trio.move_on_after(0.2):
-        while True:
+    with trio.fail_after(10):
+        while len(found) < count:
             for frame in map(json.loads, await follower.receive()):
                 kind = frame["type"]
                 found.append(
@@ -101,6 +101,13 @@ async def received(follower: Follower) -> list[Any]:
                     else frame["state"]
                 )
     return found
+
+
+async def shows(follower: Follower, *expected: Any) -> None:
+    """Exactly this comes, and nothing more soon."""
+    assert await received(follower, len(expected)) == list(expected)
+    with trio.move_on_after(0.02):
+        raise AssertionError(await follower.receive())
 
 
 async def test_a_message_causes_one_dispatch_and_those_before_it_is_sent_no_other(
@@ -130,13 +137,13 @@ async def test_a_chunk_is_shown_only_when_it_is_durable(open_test_node: OpenNode
         await say(server)
         dispatch = await begin(server)
         async with follow(server, 1, frames=True) as reader:
-            assert await received(reader) == ["sent", "streaming"]
+            await shows(reader, "sent", "streaming")
             lsn_end = server.answering.add_chunk(dispatch, 1, b"{}")
             assert server.answer is not None
             assert len(server.answer.frames) == 2
             assert not node.is_durable(lsn_end)
             await node.wait_durable(lsn_end)
-            assert await received(reader) == ["1.1"]
+            await shows(reader, "1.1")
 
 
 async def test_an_agents_own_messages_and_those_without_an_agent_cause_none(
@@ -192,19 +199,19 @@ async def test_readers_see_an_answer_from_its_start_then_live_then_its_end(
         server, _ = await make(node)
         await say(server)
         async with follow(server, 0, frames=True) as early:
-            assert await received(early) == [1, "queued"]
+            await shows(early, 1, "queued")
             dispatch = await begin(server)
             await chunks(server, dispatch, 1, 3)
-            assert await received(early) == ["sent", "streaming", "1.1", "1.2", "1.3"]
+            await shows(early, "sent", "streaming", "1.1", "1.2", "1.3")
             async with follow(server, 0, frames=True) as late:
-                assert await received(late) == [1, "sent", "streaming", "1.1", "1.2", "1.3"]
+                await shows(late, 1, "sent", "streaming", "1.1", "1.2", "1.3")
                 await chunks(server, dispatch, 4, 4)
                 await say(server, "the answer", sender="agent:bot")
                 await end(server, dispatch)
                 for each in (early, late):
-                    assert await received(each) == ["1.4", 2, "done"]
+                    await shows(each, "1.4", 2, "done")
         async with follow(server, 0, frames=True) as after:
-            assert await received(after) == [1, 2]
+            await shows(after, 1, 2)
 
 
 async def test_what_was_shown_of_an_attempt_that_is_repeated_counts_no_more(
@@ -220,7 +227,7 @@ async def test_what_was_shown_of_an_attempt_that_is_repeated_counts_no_more(
         second = await begin(server)
         await chunks(server, second, 1, 1)
         async with follow(server, 1, frames=True) as reader:
-            assert await received(reader) == ["sent", "streaming", "2.1"]
+            await shows(reader, "sent", "streaming", "2.1")
 
 
 async def test_a_slow_reader_gets_the_rest_of_an_answer_as_it_reads(
@@ -234,13 +241,17 @@ async def test_a_slow_reader_gets_the_rest_of_an_answer_as_it_reads(
             dispatch = await begin(server)
             await chunks(server, dispatch, 1, 20)
             expected = [f"1.{n}" for n in range(1, 21)]
-            found = await received(reader)
+            found: list[Any] = []
+            while "1.20" not in found:
+                found += await received(reader)
             assert [each for each in found if str(each).startswith("1.")] == expected
             await chunks(server, dispatch, 21, 40)
             await say(server, "whole", sender="agent:bot")
             await end(server, dispatch)
             # It had not read on: what is left of the answer is its message, and that it has ended.
-            found = await received(reader)
+            found = []
+            while "done" not in found:
+                found += await received(reader)
             assert found[-2:] == [2, "done"]
 
 
@@ -260,7 +271,7 @@ async def test_an_open_answer_outlives_the_process_and_its_sessions_rest(
         server = await node.open(W, "s", to_append=True)
         assert recorder.changes == [dispatch]
         async with follow(server, 1, frames=True) as reader:
-            assert await received(reader) == ["streaming", "1.1", "1.2", "1.3", "1.4", "1.5"]
+            await shows(reader, "streaming", "1.1", "1.2", "1.3", "1.4", "1.5")
         await end(server, dispatch, S.INTERRUPTED)
         await deactivate(node)
         assert (
