@@ -130,7 +130,7 @@ async def test_joining_again_moves_the_cursor_and_leaving_ends_it(open_pump: Ope
         ({"type": "join", "session": "s", "last_seq": 0, "tail": 1}, "invalid_field"),
         ({"type": "join"}, "missing_field"),
         ({"type": "join", "inbox": "alice"}, "not_built"),
-        ({"type": "stop", "session": "s"}, "not_built"),
+        ({"type": "stop", "session": "nope"}, "session_not_found"),
         ({"type": "read", "session": "s", "seq": 99}, "ahead_of_log"),
         ({"type": "send", "session": "s", "content": 1, "expected_seq": 7}, "conflict"),
         ({"type": "send", "session": "s", "content": 1, "client_id": "a b"}, "invalid_field"),

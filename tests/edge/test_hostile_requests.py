@@ -175,7 +175,7 @@ FRAMES: dict[bytes, tuple[str, str | None]] = {
     b'{"type":"join","session":"s","last_seq":9007199254740992}': ("ahead_of_log", None),
     b'{"type":"send","session":"s","content":2,"client_id":"c-1"}': ("client_id_reused", None),
     b'{"type":"send","session":"s","content":1,"expected_seq":7}': ("conflict", None),
-    b'{"type":"stop","session":"s"}': ("not_built", None),
+    b'{"type":"stop","session":"none"}': ("session_not_found", None),
     b'{"type":"join","inbox":"mallory"}': ("not_built", None),
 }
 
@@ -387,7 +387,9 @@ ADDRESSES: dict[tuple[str, str], tuple[int, str, str | None]] = {
     ("BREW", "/v1/sessions"): (405, "method_not_allowed", None),
     ("GET", "/v1/ws"): (426, "upgrade_required", None),
     ("POST", "/v1/ws"): (405, "method_not_allowed", None),
-    ("GET", "/v1/agents/a/dispatches"): (501, "not_built", None),
+    ("GET", "/v1/agents/a/dispatches?limit=0"): (400, "invalid_field", "limit"),
+    ("GET", "/v1/dispatches/none"): (404, "dispatch_not_found", None),
+    ("POST", "/v1/dispatches/d/redeliver"): (501, "not_built", None),
     ("GET", "/v1/agents?limit=201"): (400, "invalid_field", "limit"),
     ("GET", "/v1/agents?limit=0"): (400, "invalid_field", "limit"),
     ("GET", "/v1/agents?cursor=Li4"): (400, "invalid_field", "cursor"),

@@ -104,11 +104,8 @@ async def test_a_plain_request_for_the_websocket_says_what_to_do(http: HttpClien
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v1/agents/a1/dispatches"),
-        ("POST", "/v1/agents/a1/test"),
-        ("DELETE", "/v1/agents/a1/x/y"),
+        ("POST", "/v1/dispatches/d/redeliver"),
         ("GET", "/v1/users/alice/inbox"),
-        ("POST", "/v1/sessions/s/stop"),
     ],
 )
 async def test_what_is_not_built_says_so(http: HttpClient, method: str, path: str) -> None:
