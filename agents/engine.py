@@ -169,7 +169,7 @@ class Engine:
         return complete
 
 
-async def run_engine(
+async def run_engine(  # noqa: ASYNC128 - the engine says that it has started
     node: Node,
     registry: Registry,
     allowed: Sequence[Network] = (),

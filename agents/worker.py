@@ -23,7 +23,7 @@ import trio
 
 from agents import builtin
 from agents.agent import Agent
-from agents.answer import AnswerParser, Said
+from agents.answer import AnswerParser, Piece, Said
 from agents.answererror import AnswerError
 from agents.attempt import Attempt, message_key
 from agents.callerror import CallError
@@ -312,22 +312,27 @@ class Worker:
         await self._log(attempt, attempt.parser, None)
 
     async def _log(self, attempt: Attempt, parser: AnswerParser, data: bytes | None) -> None:
-        lsn_end = 0
+        wrong, lsn_end = None, 0
         self._server.tick()
         try:
             for piece in parser.end() if data is None else parser.feed(data):
-                while True:
-                    try:
-                        lsn_end = attempt.take(piece)
-                        break
-                    except LogPoisonedError:
-                        raise
-                    except StorageError:
-                        await trio.sleep(RETRY_SECONDS)
-        finally:
-            # Also what came before a bad line.
-            if lsn_end:
-                await self._node.wait_durable(lsn_end)
+                lsn_end = await self._log_piece(attempt, piece)
+        except AnswerError as error:
+            wrong = error
+        # Also what came before a bad line.
+        await self._node.wait_durable(lsn_end)
+        if wrong is not None:
+            raise wrong
+
+    async def _log_piece(self, attempt: Attempt, piece: Piece) -> int:
+        """Log a piece, however long it takes until there is room for it."""
+        while True:
+            try:
+                return attempt.take(piece)
+            except LogPoisonedError:
+                raise
+            except StorageError:
+                await trio.sleep(RETRY_SECONDS)
 
     def _conclude(
         self,
